@@ -1,0 +1,146 @@
+"""A release: the version to go from, the version to go to, and what may be used on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from fractions import Fraction
+from math import ceil
+from typing import NewType
+
+Revision = NewType("Revision", str)
+"""A version as it was started once: its name and a number, such as ``v1.2``. Unique within a service."""
+
+Share = Fraction
+"""A fraction of a service's traffic, exact."""
+
+ALL = Fraction(1)
+NOTHING = Fraction(0)
+
+
+def revision(name: str, number: int) -> Revision:
+    """The revision in which the version `name` is started for the `number`-th time, counted from 1."""
+    return Revision(f"{name}.{number}")
+
+
+def version_of(rev: Revision) -> str:
+    """The name of the version that `rev` is a revision of."""
+    return rev.rpartition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One version in a release and the number of instances that carry all of the traffic."""
+
+    revision: Revision
+    size: int
+
+    def carrying(self, share: Share) -> int:
+        """How many instances cover `share` of the traffic."""
+        return ceil(share * self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Rolling:
+    """Replace the old instances a batch at a time, with up to `surge` more of them than usual.
+
+    With `keep` the old instances are not stopped on the way but kept warm, so that going back is one
+    switch; that takes the room of both versions.
+    """
+
+    batch: int = 1
+    surge: int = 1
+    first_judge: timedelta = timedelta(seconds=30)
+    judge: timedelta = timedelta(seconds=5)
+    keep: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class InPlace:
+    """Replace the old instances a batch at a time without any more room: a batch leaves, changes, returns."""
+
+    batch: int = 1
+    first_judge: timedelta = timedelta(seconds=30)
+    judge: timedelta = timedelta(seconds=5)
+
+    @property
+    def keep(self) -> timedelta:
+        """Nothing is kept: there is no room for it."""
+        return timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class BlueGreen:
+    """Run both versions at full strength side by side and switch all of the traffic at once."""
+
+    judge: timedelta = timedelta(seconds=60)
+    keep: timedelta = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """Bring back, without judging, a version that has served before; `how` it is brought back."""
+
+    how: Rolling | InPlace | BlueGreen
+
+    @property
+    def keep(self) -> timedelta:
+        """The version that is left is not kept: somebody chose to leave it."""
+        return timedelta(0)
+
+
+Strategy = Rolling | InPlace | BlueGreen | Return
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One way from `old` (None: a first launch) to `new` by `strategy`.
+
+    `before` says whether a hook runs before anything else, `on_rollback` whether one runs on the way back.
+    """
+
+    new: Side
+    old: Side | None
+    strategy: Strategy
+    before: bool = False
+    on_rollback: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the strategy cannot go this way."""
+        if self.old is None or not isinstance(self._how, InPlace):
+            return
+        if self.new.size != self.old.size:
+            raise ValueError(
+                f"in_place keeps the number of instances ({self.old.size}), but {self.new.size} are asked for: "
+                "scale before or after"
+            )
+        if self._how.batch >= self.new.size:
+            raise ValueError(f"in_place needs more than {self._how.batch} instances to take a batch out")
+
+    @property
+    def _how(self) -> Rolling | InPlace | BlueGreen:
+        return self.strategy.how if isinstance(self.strategy, Return) else self.strategy
+
+    @property
+    def room(self) -> int:
+        """The most instances that may run at the same time, in either direction."""
+        if self.old is None:
+            return self.new.size
+        return _room(self._how, self.new.size, self.old.size)
+
+    @property
+    def slack(self) -> Fraction:
+        """The part of a version's strength that the strategy may do without for a while."""
+        if isinstance(self._how, InPlace) and self.old is not None:
+            return Fraction(self._how.batch, self.new.size)
+        return NOTHING
+
+
+def _room(strategy: Rolling | InPlace | BlueGreen, new: int, old: int) -> int:
+    match strategy:
+        case Rolling(keep=keep, surge=surge):
+            return new + old if keep else max(new, old) + surge
+        case InPlace():
+            return max(new, old)
+        case BlueGreen():
+            return new + old

@@ -1,0 +1,89 @@
+"""Plans played on paper: safety is a property of plans, checked before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+from segue.core import strategies
+from segue.core.demand import Demand
+from segue.core.release import ALL, Release, Revision, Side
+from segue.core.steps import Plan, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """The demand after `step`, the `number`-th of its plan (0: before the first)."""
+
+    number: int
+    step: Step | None
+    demand: Demand
+
+    @property
+    def instances(self) -> int:
+        """How many instances there may be while and after the step is made true."""
+        return sum(self.demand.counts.values())
+
+
+def play(start: Demand, plan: Plan) -> Iterator[Played]:
+    """The demand at the start and after each step."""
+    yield Played(0, None, start)
+    demand = start
+    for number, step in enumerate(plan, 1):
+        demand = demand.after(step)
+        yield Played(number, step, demand)
+
+
+def begin(r: Release) -> Demand:
+    """The demand that `r` starts from when the old version serves alone at full strength."""
+    sizes = {side.revision: side.size for side in (r.new, r.old) if side}
+    if r.old is None:
+        return Demand(sizes=sizes)
+    return Demand(counts={r.old.revision: r.old.size}, shares={r.old.revision: ALL}, sizes=sizes)
+
+
+def flaws(r: Release, start: Demand, plan: Plan) -> list[str]:
+    """Everything that is wrong with `plan`, and with the way back from each of its points; empty: it is safe."""
+    found = [f"step {played.number}: {flaw}" for played in play(start, plan) for flaw in _flaws(r, played)]
+    end = list(play(start, plan))[-1].demand
+    if not _alone(end, r.new):
+        found.append(f"the plan does not end with {r.new.revision} alone")
+    for played in play(start, plan):
+        found += (f"back from step {played.number}: {flaw}" for flaw in _ways_back(r, played.demand))
+    return found
+
+
+def _ways_back(r: Release, at: Demand) -> Iterator[str]:
+    plan = strategies.back(r, at)
+    end = at
+    for played in play(at, plan):
+        yield from _flaws(r, played)
+        end = played.demand
+    if r.old is None:
+        if end.counts or end.shares:
+            yield "something is left of a first launch"
+    elif not _alone(end, r.old) or end.count(r.new.revision):
+        yield f"it does not end with {r.old.revision} alone at strength"
+
+
+def _flaws(r: Release, played: Played) -> Iterator[str]:
+    demand = played.demand
+    if played.instances > r.room:
+        yield f"{played.instances} instances where there is room for {r.room}"
+    for version, share in demand.shares.items():
+        needed = ceil(share * demand.sizes[version] * (1 - r.slack))
+        if demand.count(version) < needed:
+            yield f"{version} is given {share} with {demand.count(version)} of {needed} instances"
+    if r.old is not None and not demand.shares:
+        yield "nobody is served"
+
+
+def _alone(demand: Demand, side: Side) -> bool:
+    serves: dict[Revision, object] = {side.revision: ALL}
+    return dict(demand.shares) == serves and demand.count(side.revision) >= side.size
+
+
+def peak(start: Demand, plan: Plan) -> int:
+    """The most instances at any point of `plan`."""
+    return max(played.instances for played in play(start, plan))

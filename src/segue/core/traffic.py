@@ -1,0 +1,111 @@
+"""Where the traffic goes: routes, the routing table, and what was seen of the requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import NewType
+
+from segue.core.release import NOTHING, Revision, Share
+
+InstanceId = NewType("InstanceId", str)
+"""The name of one instance, such as ``shop-v1.2-3``: service, revision, ordinal. A restart keeps it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where users reach a service. `listen` is ``host:port``; `timeout` of nothing: an answer may take for ever."""
+
+    listen: str = "127.0.0.1:8080"
+    hosts: tuple[str, ...] = ("*",)
+    path: str = "/"
+    timeout: timedelta = timedelta(0)
+    shield: bool = True
+
+
+class Traffic(StrEnum):
+    """What an instance is given by the router."""
+
+    READY = "ready"
+    UNREADY = "unready"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One instance as the router sees it. `address`: ``127.0.0.1:20001`` or ``unix:/path``."""
+
+    instance: InstanceId
+    address: str
+    state: Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One version of a service as the router sees it."""
+
+    revision: Revision
+    share: Share = NOTHING
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceTable:
+    """How one service's traffic is routed. Without a positive share nobody is served: 503.
+
+    `trial` is the version that is being tried out, if one is: the shield stands before it.
+    """
+
+    service: str
+    route: Route
+    backends: tuple[Backend, ...]
+    trial: Revision | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    """How the traffic of all services is routed, by service name."""
+
+    services: Mapping[str, ServiceTable] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the router sees of one instance: whether it gives it requests, and how many are in flight."""
+
+    healthy: bool
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Attempts on one version since its router started: cumulative counts.
+
+    `failures` are answers of 5xx, resets, refused connections and timeouts; `latency_us` is a histogram,
+    upper edge of the bucket in microseconds → attempts whose first byte came within that bucket.
+    """
+
+    attempts: int = 0
+    failures: int = 0
+    latency_us: Mapping[float, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """A service's requests since its router started, each counted once when it ended: cumulative counts.
+
+    `answered`: by the version the request was routed to. `failed`: an answer of 5xx that the application
+    gave. `shielded`: answered by another version than the one it was routed to. `cut`: the answer did not
+    arrive whole, or the user left. `unserved`: the router answered because no instance could.
+    `total` is counted independently, by the listener; it equals the sum of the others, or the books do not balance.
+    """
+
+    total: int = 0
+    answered: Mapping[Revision, int] = field(default_factory=dict)
+    failed: Mapping[Revision, int] = field(default_factory=dict)
+    shielded: int = 0
+    hedged: int = 0
+    cut: int = 0
+    unserved: int = 0

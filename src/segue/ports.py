@@ -1,0 +1,112 @@
+"""The three ways to the world: the platform (where instances run), the router, the evidence.
+
+Every adapter, and its fake in `segue.testing`, passes the contract suite of its port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from segue.core.release import Revision
+from segue.core.traffic import Books, InstanceId, Observed, RoutingTable, Sample
+from segue.core.version import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """The intention to start an instance, journalled before anything is started.
+
+    `nonce` is new for every start, also of the same instance; `address` is where the instance will listen.
+    """
+
+    service: str
+    instance: InstanceId
+    revision: Revision
+    nonce: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One running copy of a version."""
+
+    intent: Intent
+    pid: int
+    started: datetime
+
+    @property
+    def id(self) -> InstanceId:
+        """The instance's name."""
+        return self.intent.instance
+
+
+class Platform(Protocol):
+    """Where instances run."""
+
+    async def place(self, version: Version, instance: InstanceId) -> Intent:
+        """Choose where a new start of `instance` will listen. Starts nothing."""
+        ...
+
+    async def start(self, version: Version, intent: Intent) -> Instance:
+        """Start what `intent` says, once: an intent that was started or given up is refused.
+
+        Returns when the process runs, not when it is ready. Raises StartFailed.
+        """
+        ...
+
+    async def find(self, intents: Sequence[Intent]) -> Sequence[Instance]:
+        """Those of `intents` that run now: the truth, also after a crash.
+
+        An intent that is not among them will never run: a start that is under way is given up.
+        """
+        ...
+
+    async def gone(self, instance: Instance) -> int | None:
+        """Wait until the instance's main process has ended; its exit status (negative: a signal) if it is known."""
+        ...
+
+    async def listens(self, instance: Instance) -> bool:
+        """Whether the socket at the instance's address is the instance's own, and not a stranger's."""
+        ...
+
+    async def stop(self, instance: Instance, signal: str, grace: timedelta) -> bool:
+        """End the instance and everything it started. Returns whether it ended by itself within `grace`.
+
+        With `grace` of nothing, or after it, everything that is left is killed. Stopping twice is stopping once.
+        """
+        ...
+
+    def logs(self, instance: InstanceId, *, lines: int, follow: bool) -> AsyncIterator[str]:
+        """The last `lines` lines that an instance wrote, over its restarts, and with `follow` all that come."""
+        ...
+
+
+class Router(Protocol):
+    """What splits the traffic."""
+
+    async def apply(self, table: RoutingTable) -> None:
+        """Return when every proxy has confirmed `table` and is warm. Raises RouterRefused, RouterLost."""
+        ...
+
+    async def settled(self) -> None:
+        """The barrier: return when every worker of every proxy is past the last confirmed table."""
+        ...
+
+    async def observe(self, service: str) -> Mapping[InstanceId, Observed]:
+        """What the router sees of a service's instances. Raises RouterLost."""
+        ...
+
+
+class Evidence(Protocol):
+    """What is observed of a service's requests."""
+
+    async def sample(self, service: str) -> Mapping[Revision, Sample]:
+        """Attempts on each version. Counts go back to zero when the router restarts. Raises RouterLost."""
+        ...
+
+    async def books(self, service: str) -> Books:
+        """The account of the service's requests. Raises RouterLost."""
+        ...
