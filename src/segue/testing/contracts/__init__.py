@@ -1,0 +1,1 @@
+"""The contracts of the ports: suites that every adapter and its fake pass."""
