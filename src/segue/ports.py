@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 
 from segue.core.release import Revision
@@ -81,6 +82,49 @@ class Platform(Protocol):
 
     def logs(self, instance: InstanceId, *, lines: int, follow: bool) -> AsyncIterator[str]:
         """The last `lines` lines that an instance wrote, over its restarts, and with `follow` all that come."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended. `status` is negative after a signal, None after `timed_out` and when it is not known.
+
+    It is not known when the command began, is no longer there, and left no status: the machine went down,
+    or somebody killed it.
+    """
+
+    status: int | None
+    timed_out: bool = False
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the command began and nobody knows how it ended."""
+        return self.status is None and not self.timed_out
+
+    def __bool__(self) -> bool:
+        """Whether the command did what it was to do."""
+        return self.status == 0
+
+
+class Commands(Protocol):
+    """How hooks, smoke tests and builds are run."""
+
+    async def __call__(
+        self,
+        command: str,
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+        user: str | None,
+        timeout: timedelta,
+        log: Path,
+        status: Path | None = None,
+    ) -> Ended:
+        """Run ``sh -c command`` in `folder` as `user`, its output appended to `log`; killed after `timeout`.
+
+        With `status`, a file, the command is begun at most once, also over crashes: the second call with the
+        same file waits for the first one's end and gives its result. Raises StartFailed.
+        """
         ...
 
 
