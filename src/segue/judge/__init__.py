@@ -1,0 +1,1 @@
+"""Judges: numbers in, verdict out. Pure, the standard library only, no clock, no input or output."""
