@@ -143,6 +143,10 @@ class Router(Protocol):
         """What the router sees of a service's instances. Raises RouterLost."""
         ...
 
+    async def refuse_taken(self, listen: str) -> None:
+        """Raise Refused if somebody else listens on ``host:port``, so that a listener there would share it."""
+        ...
+
 
 class Evidence(Protocol):
     """What is observed of a service's requests."""

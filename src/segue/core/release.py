@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
 from math import ceil
-from typing import NewType
+from typing import Literal, NewType
 
 Revision = NewType("Revision", str)
 """A version as it was started once: its name and a number, such as ``v1.2``. Unique within a service."""
@@ -53,6 +53,7 @@ class Rolling:
     first_judge: timedelta = timedelta(seconds=30)
     judge: timedelta = timedelta(seconds=5)
     keep: timedelta = timedelta(0)
+    name: Literal["rolling"] = "rolling"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class InPlace:
     batch: int = 1
     first_judge: timedelta = timedelta(seconds=30)
     judge: timedelta = timedelta(seconds=5)
+    name: Literal["in_place"] = "in_place"
 
     @property
     def keep(self) -> timedelta:
@@ -75,6 +77,7 @@ class BlueGreen:
 
     judge: timedelta = timedelta(seconds=60)
     keep: timedelta = timedelta(minutes=10)
+    name: Literal["blue_green"] = "blue_green"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class Return:
     """Bring back, without judging, a version that has served before; `how` it is brought back."""
 
     how: Rolling | InPlace | BlueGreen
+    name: Literal["return"] = "return"
 
     @property
     def keep(self) -> timedelta:

@@ -117,7 +117,7 @@ def _start(side: Side, count: int) -> Iterator[Step]:
 
 
 def _return(r: Release, old: Side, at: Demand) -> Iterator[Step]:
-    if r.room >= old.size + r.new.size:
+    if at.count(r.new.revision) >= r.new.size or r.room >= old.size + r.new.size:
         yield Scale(r.new.revision, r.new.size)
         yield Shift.to({r.new.revision: ALL})
         yield Scale(old.revision, 0)

@@ -1,0 +1,350 @@
+"""The instances of one service: started, watched, restarted, taken out of the traffic, stopped.
+
+Rule 1: the intent is journalled before anything is started, and a removal before anything is signalled.
+Rule 2: an instance is ready only if the socket at its address is its own, its health says so, and it has
+passed its smoke tests; only a ready instance is ever given to the router as ready.
+Rule 3: an instance is removed in this order, always: marked draining and confirmed by the router, the
+barrier, nothing in flight (or the drain's end), the signal, its end, and only then gone from the router.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from segue.core.release import Revision
+from segue.core.traffic import Endpoint, InstanceId, Traffic
+from segue.core.version import Version
+from segue.engine.bell import Bell
+from segue.engine.clock import Clock, wait_for
+from segue.engine.health import RunCommand, probe, smoke
+from segue.engine.journal import Journal
+from segue.engine.records import IntentRecord
+from segue.errors import RouterLost, StartFailed
+from segue.ports import Instance, Intent, Platform, Router
+
+TRIES = 3
+"""Starts of a new instance, each on another port, before it is called broken."""
+
+FIRST_BACKOFF, LONGEST_BACKOFF, STEADY = 0.1, 30.0, 60.0
+"""Seconds before a restart, doubled up to the longest; after a steady time it begins again from the first."""
+
+STARTING_EVERY, DRAIN_EVERY = 0.1, 0.025
+"""Seconds between two looks at an instance that starts, and at what one that drains has in flight."""
+
+
+class State(StrEnum):
+    """An instance's state as `segue status` shows it."""
+
+    STARTING = "starting"
+    READY = "ready"
+    UNREADY = "unready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+@dataclass(eq=False, slots=True)
+class Member:
+    """One instance. `checked`: it has passed its smoke tests. `failures`: starts in a row that came to nothing."""
+
+    id: InstanceId
+    version: Version
+    ordinal: int
+    since: datetime
+    state: State = State.STARTING
+    intent: Intent | None = None
+    instance: Instance | None = None
+    restarts: int = 0
+    checked: bool = False
+    failures: int = 0
+    problem: str | None = None
+    fatal: bool = False
+    log: tuple[str, ...] = ()
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @property
+    def revision(self) -> Revision:
+        """The revision it is an instance of."""
+        return self.version.revision
+
+    @property
+    def leaving(self) -> bool:
+        """Whether its removal has begun."""
+        return self.state in (State.DRAINING, State.STOPPED)
+
+    def endpoint(self) -> Endpoint | None:
+        """The instance as the router is told of it; None while there is nothing to tell."""
+        if self.intent is None or self.instance is None:
+            return None
+        traffic = {State.READY: Traffic.READY, State.DRAINING: Traffic.DRAINING}.get(self.state, Traffic.UNREADY)
+        return Endpoint(self.id, self.intent.address, traffic)
+
+
+class Fleet:
+    """The instances of `service`. `routed` says whether the router has confirmed an endpoint as it is."""
+
+    def __init__(
+        self,
+        service: str,
+        *,
+        platform: Platform,
+        router: Router,
+        journal: Journal,
+        clock: Clock,
+        bell: Bell,
+        run: RunCommand,
+        routed: Callable[[Member], bool],
+        rollout: Callable[[], str | None],
+    ) -> None:
+        self.service = service
+        self.members: list[Member] = []
+        self._platform, self._router, self._journal, self._clock = platform, router, journal, clock
+        self._bell, self._run, self._routed, self._rollout = bell, run, routed, rollout
+        self._ordinals: dict[Revision, int] = {}
+
+    def of(self, revision: Revision) -> list[Member]:
+        """The instances of `revision` that are not leaving."""
+        return [member for member in self.members if member.revision == revision and not member.leaving]
+
+    def ready(self, revision: Revision) -> int:
+        """How many instances of `revision` are ready."""
+        return sum(member.state is State.READY for member in self.of(revision))
+
+    def add(self, version: Version) -> None:
+        """One more instance of `version`."""
+        ordinal = self._ordinals.get(version.revision, 0) + 1
+        member = self._member(version, ordinal)
+        member.tasks.append(asyncio.create_task(self._live(member)))
+
+    def _member(self, version: Version, ordinal: int) -> Member:
+        self._ordinals[version.revision] = max(ordinal, self._ordinals.get(version.revision, 0))
+        id = InstanceId(f"{self.service}-{version.revision}-{ordinal}")
+        member = Member(id, version, ordinal, self._clock.now())
+        self.members.append(member)
+        return member
+
+    async def adopt(self, record: IntentRecord, version: Version, instance: Instance) -> None:
+        """Take over an instance that was found running, as its own health says it is now."""
+        member = self._member(version, int(record.intent.instance.rpartition("-")[2]))
+        member.intent, member.instance = record.intent, instance
+        member.restarts, member.checked, member.since = record.restarts, record.checked, instance.started
+        if record.stopping:
+            self._set(member, State.DRAINING)
+            return
+        healthy = await probe(version, record.intent.address, self._run) is None
+        if healthy and record.checked and await self._platform.listens(instance):
+            self._set(member, State.READY)
+
+    def run_adopted(self) -> None:
+        """Begin to look after the instances that were taken over."""
+        for member in self.members:
+            if not member.tasks:
+                work = self._remove(member, timedelta(0)) if member.leaving else self._live(member)
+                member.tasks.append(asyncio.create_task(work))
+
+    async def close(self) -> None:
+        """Look after nothing any more; the instances run on."""
+        tasks = [task for member in self.members for task in member.tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _set(self, member: Member, state: State, detail: str | None = None) -> None:
+        if member.state is state and detail is None:
+            return
+        member.state, member.problem = state, detail
+        self._journal.tell(
+            "instance",
+            service=self.service,
+            rollout=self._rollout(),
+            instance=member.id,
+            state=state.value,
+            detail=detail,
+            pid=member.instance.pid if member.instance else None,
+            address=member.intent.address if member.intent else None,
+        )
+        self._bell.ring()
+
+    # A life: start, become ready, serve, end, start again
+
+    async def _live(self, member: Member) -> None:
+        while not member.leaving:
+            if member.instance is None:
+                await self._start(member)
+            if member.instance is not None:
+                await self._attend(member, member.instance)
+            if not member.leaving:
+                await self._rest(member)
+
+    async def _start(self, member: Member) -> None:
+        began = self._clock.monotonic()
+        intent = await self._platform.place(member.version, member.id)
+        self._journal.put_intent(intent, member.restarts, member.checked)
+        member.intent = intent
+        try:
+            member.instance = await self._platform.start(member.version, intent)
+        except StartFailed as error:
+            member.log, member.fatal = error.log, True
+            self._failed(member, error.message, began)
+            self._forget(member)
+            return
+        member.since = member.instance.started
+        self._set(member, State.STARTING, "started")
+
+    async def _attend(self, member: Member, instance: Instance) -> None:
+        began = self._clock.monotonic()
+        watching = asyncio.create_task(self._watch_health(member, instance))
+        try:
+            status = await self._platform.gone(instance)
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+        if member.leaving:
+            return
+        await self._platform.stop(instance, member.version.stop.signal, timedelta(0))
+        member.log = tuple([line async for line in self._platform.logs(member.id, lines=20, follow=False)])
+        self._failed(member, _ended(status), began)
+        self._forget(member)
+
+    def _failed(self, member: Member, problem: str, began: float) -> None:
+        served = member.state is State.READY and self._clock.monotonic() - began >= STEADY
+        member.failures = 1 if served else member.failures + 1
+        self._set(member, State.STARTING, problem)
+
+    def _forget(self, member: Member) -> None:
+        if member.intent is not None:
+            self._journal.drop_intent(member.intent.nonce)
+        member.intent = member.instance = None
+        self._bell.ring()
+
+    async def _rest(self, member: Member) -> None:
+        member.restarts += 1
+        await self._clock.sleep(min(FIRST_BACKOFF * 2 ** min(member.failures, 10), LONGEST_BACKOFF))
+
+    def broken(self, revision: Revision) -> Member | None:
+        """An instance of `revision` that cannot be started: its command does not run, or it ended too often."""
+        found = (m for m in self.of(revision) if m.fatal or m.failures >= TRIES)
+        return next(found, None)
+
+    async def _watch_health(self, member: Member, instance: Instance) -> None:
+        health, well, ill = member.version.health, 0, 0
+        every = health.every.total_seconds()
+        while True:
+            problem = await probe(member.version, instance.intent.address, self._run)
+            well, ill = (well + 1, 0) if problem is None else (0, ill + 1)
+            if problem is not None and member.state is State.STARTING:
+                member.problem = problem
+            elif ill == health.unhealthy and member.state is State.READY:
+                self._set(member, State.UNREADY, problem)
+            elif well >= health.healthy and member.state in (State.STARTING, State.UNREADY) and not member.fatal:
+                await self._become_ready(member, instance)
+            starting = member.state is State.STARTING
+            await self._clock.sleep(min(every, STARTING_EVERY) if starting else every)
+
+    async def _become_ready(self, member: Member, instance: Instance) -> None:
+        if not await self._platform.listens(instance):
+            self._note(member, f"{instance.intent.address} is answered by a process that is not this instance's")
+            return
+        if not member.checked:
+            problem = await smoke(member.version, instance.intent.address, self._run, 30.0)
+            if problem:
+                member.fatal = True
+                self._note(member, problem)
+                return
+            if member.version.health.min_ready:
+                await self._clock.sleep(member.version.health.min_ready.total_seconds())
+                if await probe(member.version, instance.intent.address, self._run) is not None:
+                    return
+            member.checked = True
+            self._journal.mark_intent(instance.intent.nonce, checked=True)
+        if not member.leaving:
+            self._set(member, State.READY)
+
+    def _note(self, member: Member, problem: str) -> None:
+        if member.problem != problem:
+            self._set(member, State.STARTING, problem)
+
+    # The end of an instance
+
+    def retire(self, members: list[Member]) -> None:
+        """Take `members` out of the traffic and stop them, their signals spread as their version says."""
+        for number, member in enumerate(members):
+            self._set(member, State.DRAINING)
+            delay = member.version.stop.spread * number / max(len(members), 1)
+            for task in member.tasks:
+                task.cancel()
+            member.tasks.append(asyncio.create_task(self._remove(member, delay)))
+
+    async def _remove(self, member: Member, delay: timedelta) -> None:
+        await asyncio.gather(*member.tasks[:-1], return_exceptions=True)
+        stop = member.version.stop
+        if member.instance is None and member.intent is not None:
+            found = await self._platform.find([member.intent])
+            member.instance = found[0] if found else None
+        if member.instance is not None and member.intent is not None:
+            cut = await self._drain(member, stop.drain + delay, not_before=delay)
+            self._journal.mark_intent(member.intent.nonce, stopping=True)
+            by_itself = await self._platform.stop(member.instance, stop.signal, stop.grace)
+            detail = None if by_itself and not cut else _farewell(cut, by_itself)
+            self._set(member, State.STOPPED, detail)
+        if member.intent is not None:
+            self._journal.drop_intent(member.intent.nonce)
+        member.state = State.STOPPED
+        self.members.remove(member)
+        self._bell.ring()
+
+    async def _drain(self, member: Member, limit: timedelta, not_before: timedelta) -> int:
+        """Wait until the router is past the instance and nothing is in flight; how many requests still are."""
+        began = self._clock.monotonic()
+        with suppress(TimeoutError):
+            await wait_for(self._clock, self._out_of_traffic(member), 5 + limit.total_seconds())
+        while True:
+            in_flight = await self._in_flight(member)
+            waited = self._clock.monotonic() - began
+            if waited >= limit.total_seconds() or (in_flight == 0 and waited >= not_before.total_seconds()):
+                return in_flight or 0
+            await self._clock.sleep(DRAIN_EVERY)
+
+    async def _out_of_traffic(self, member: Member) -> None:
+        await self._bell.until(lambda: self._routed(member))
+        while True:
+            try:
+                return await self._router.settled()
+            except RouterLost:
+                await self._clock.sleep(DRAIN_EVERY)
+
+    async def _in_flight(self, member: Member) -> int | None:
+        try:
+            seen = await self._router.observe(self.service)
+        except RouterLost:
+            return None
+        return seen[member.id].in_flight if member.id in seen else 0
+
+    def problems(self, revision: Revision) -> Iterator[str]:
+        """What keeps instances of `revision` from being ready."""
+        for member in self.of(revision):
+            if member.state is not State.READY and member.problem:
+                yield f"{member.id}: {member.problem}"
+
+    async def last_lines(self, revision: Revision, lines: int = 20) -> tuple[str, ...]:
+        """The last lines that an instance of `revision` which is not ready has written."""
+        for member in self.of(revision):
+            if member.state is not State.READY:
+                return tuple([line async for line in self._platform.logs(member.id, lines=lines, follow=False)])
+        return ()
+
+
+def _ended(status: int | None) -> str:
+    if status is None:
+        return "it ended"
+    return f"it was ended by signal {-status}" if status < 0 else f"it exited with status {status}"
+
+
+def _farewell(cut: int, by_itself: bool) -> str:
+    requests = f"{cut} request{'' if cut == 1 else 's'} in flight at the drain's end" if cut else ""
+    return ", ".join(filter(None, (requests, "" if by_itself else "killed after the grace")))

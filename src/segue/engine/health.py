@@ -1,0 +1,100 @@
+"""Whether an instance can serve: one probe of its health, one pass of its smoke tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+import httpx
+
+from segue.core.version import Health, Smoke, SmokeHttp, Version
+
+RunCommand = Callable[[Version, str, float], Awaitable[tuple[int, str]]]
+"""Runs a command in a version's folder and environment, at most so many seconds: exit status, last output."""
+
+
+async def probe(version: Version, address: str, run: RunCommand) -> str | None:
+    """Why the instance at `address` is not healthy now; None: it is."""
+    health, seconds = version.health, version.health.timeout.total_seconds()
+    try:
+        async with asyncio.timeout(seconds):
+            if health.command is not None:
+                status, _ = await run(version, expand(health.command, address), seconds)
+                return None if status == 0 else f"the health command exited with {status}"
+            return await _answer(health, address)
+    except TimeoutError:
+        return f"no answer to the health check within {seconds:g} s"
+    except OSError as error:
+        return f"cannot connect: {error.strerror or error}"
+
+
+async def _answer(health: Health, address: str) -> str | None:
+    reader, writer = await _connect(address)
+    try:
+        if health.path is None:
+            return None
+        request = f"GET {health.path} HTTP/1.1\r\nHost: {_host(address)}\r\nConnection: close\r\n\r\n"
+        writer.write(request.encode())
+        line = await reader.readline()
+    finally:
+        writer.close()
+    words = line.split()
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+        return f"GET {health.path} was not answered in HTTP"
+    status, (low, high) = int(words[1]), health.expect
+    return None if low <= status <= high else f"GET {health.path} answered {status}, not {_range(health.expect)}"
+
+
+async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if address.startswith("unix:"):
+        return await asyncio.open_unix_connection(address.removeprefix("unix:"))
+    host, _, port = address.rpartition(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+def _host(address: str) -> str:
+    return "localhost" if address.startswith("unix:") else address
+
+
+def _range(expect: tuple[int, int]) -> str:
+    low, high = expect
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def expand(command: str, address: str) -> str:
+    """`command` with ``{url}`` replaced by the instance's address."""
+    return command.replace("{url}", address if address.startswith("unix:") else f"http://{address}")
+
+
+async def smoke(version: Version, address: str, run: RunCommand, seconds: float) -> str | None:
+    """Which smoke test the instance at `address` failed and how; None: it passed all."""
+    for test in version.smoke:
+        problem = await _smoke(version, test, address, run, seconds)
+        if problem:
+            return f"smoke test: {problem}"
+    return None
+
+
+async def _smoke(version: Version, test: Smoke, address: str, run: RunCommand, seconds: float) -> str | None:
+    if not isinstance(test, SmokeHttp):
+        status, output = await run(version, expand(test.command, address), seconds)
+        return None if status == 0 else f"`{test.command}` exited with {status}: {output[-300:].strip()}"
+    try:
+        response = await _get(address, test.path, seconds)
+    except httpx.HTTPError as error:
+        return f"GET {test.path}: {error or type(error).__name__}"
+    low, high = test.expect
+    if not low <= response.status_code <= high:
+        return f"GET {test.path} answered {response.status_code}, not {_range(test.expect)}"
+    if test.contains is not None and test.contains not in response.text:
+        return f"GET {test.path}: the answer does not contain {test.contains!r}"
+    return None
+
+
+async def _get(address: str, path: str, seconds: float) -> httpx.Response:
+    unix = address.startswith("unix:")
+    transport = httpx.AsyncHTTPTransport(uds=address.removeprefix("unix:") if unix else None)
+    headers: Mapping[str, str] = {"user-agent": "segue-smoke"}
+    base = "http://localhost" if unix else f"http://{address}"
+    async with httpx.AsyncClient(transport=transport, base_url=base, timeout=seconds, headers=headers) as client:
+        return await client.get(path)

@@ -1,0 +1,228 @@
+"""The keeper of one service: the only one that starts, stops and routes. It makes the demand true.
+
+Rule 1: a demanded split of the traffic takes effect only when ready instances cover it; until then the last
+split stays.
+Rule 2: an instance is stopped only because the demand has no place for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from segue.core.demand import Demand
+from segue.core.release import Revision, Share
+from segue.core.traffic import Backend, Route, ServiceTable
+from segue.core.version import Version
+from segue.engine.bell import Bell
+from segue.engine.clock import Clock
+from segue.engine.fleet import Fleet, Member, State
+from segue.engine.health import RunCommand
+from segue.engine.journal import Journal
+from segue.engine.routing import TableKeeper
+from segue.errors import RouterLost, RouterRefused
+from segue.ports import Platform, Router
+
+LOOK_EVERY = 0.01
+"""Seconds between two looks at what the router counts."""
+
+
+class Keeper:
+    """Makes `demand` true for one service, for as long as `run` runs."""
+
+    def __init__(
+        self,
+        service: str,
+        route: Route,
+        *,
+        platform: Platform,
+        router: Router,
+        tables: TableKeeper,
+        journal: Journal,
+        clock: Clock,
+        run: RunCommand,
+    ) -> None:
+        self.service, self.route, self.demand = service, route, Demand()
+        self.versions: dict[Revision, Version] = {}
+        self.trial: Revision | None = None
+        self.rollout: str | None = None
+        self.refusal: str | None = None
+        self.bell = Bell()
+        self._router, self._tables, self._journal, self._clock = router, tables, journal, clock
+        self._shares: Mapping[Revision, Share] = {}
+        self.fleet = Fleet(
+            service,
+            platform=platform,
+            router=router,
+            journal=journal,
+            clock=clock,
+            bell=self.bell,
+            run=run,
+            routed=self._routed,
+            rollout=lambda: self.rollout,
+        )
+
+    def want(self, demand: Demand) -> None:
+        """Make `demand` true from now on."""
+        self.demand, self.refusal = demand, None
+        self.bell.ring()
+
+    def resume(self, demand: Demand, before: Demand) -> None:
+        """Go on after a restart: `before` is what was true when `demand` was begun."""
+        self.demand = demand
+        self._shares = demand.shares if self._covered(demand) else before.shares
+
+    # Making it true
+
+    async def run(self) -> None:
+        """Keep the demand true, for ever."""
+        while True:
+            rung = asyncio.ensure_future(self.bell.rung())
+            try:
+                self._staff()
+                await self._route()
+                await rung
+            finally:
+                rung.cancel()
+
+    def _staff(self) -> None:
+        """Start what is lacking, retire what has no place."""
+        for revision, count in self.demand.counts.items():
+            for _ in range(count - len(self.fleet.of(revision))):
+                self.fleet.add(self.versions[revision])
+        surplus: list[Member] = []
+        for revision in {member.revision for member in self.fleet.members}:
+            there = sorted(self.fleet.of(revision), key=_worth)
+            surplus += there[: max(0, len(there) - self.demand.count(revision))]
+        if surplus:
+            self.fleet.retire(surplus)
+
+    async def _route(self) -> None:
+        """Tell the router how things are; a table that it refuses is given up until the next demand."""
+        if self.refusal is not None:
+            return
+        if self._covered(self.demand):
+            self._shares = self.demand.shares
+        table = self.table()
+        if table == self._tables.confirmed.get(self.service):
+            return
+        began = self._clock.monotonic()
+        shifted = self._shares != self._confirmed_shares()
+        try:
+            await self._tables.put(self.service, table)
+        except RouterRefused as refusal:
+            self.refusal = refusal.message
+        except RouterLost:
+            await self._clock.sleep(LOOK_EVERY)
+        else:
+            if shifted:
+                self._tell_shift((self._clock.monotonic() - began) * 1000)
+        self.bell.ring()
+
+    def table(self) -> ServiceTable | None:
+        """How the service is to be routed now; None: nothing of it is left."""
+        if not self._shares and not self.fleet.members:
+            return None
+        revisions = sorted({member.revision for member in self.fleet.members} | set(self._shares))
+        return ServiceTable(self.service, self.route, tuple(map(self._backend, revisions)), self.trial)
+
+    def _backend(self, revision: Revision) -> Backend:
+        members = (member for member in self.fleet.members if member.revision == revision)
+        endpoints = tuple(filter(None, (member.endpoint() for member in members)))
+        return Backend(revision, self._shares.get(revision, Share(0)), endpoints)
+
+    def _covered(self, demand: Demand) -> bool:
+        """Whether ready instances cover every share, as far as the demand has instances for it."""
+        return all(self.fleet.ready(version) >= _needed(demand, version) for version in demand.shares)
+
+    def _confirmed_shares(self) -> dict[Revision, Share]:
+        table = self._tables.confirmed.get(self.service)
+        return {b.revision: b.share for b in table.backends if b.share} if table else {}
+
+    def _tell_shift(self, milliseconds: float) -> None:
+        self._journal.tell(
+            "traffic",
+            service=self.service,
+            rollout=self.rollout,
+            shares={revision: float(share) for revision, share in self._shares.items()},
+            confirmed_ms=round(milliseconds, 2),
+        )
+
+    def _routed(self, member: Member) -> bool:
+        """Whether the router has confirmed `member` as it is."""
+        table = self._tables.confirmed.get(self.service)
+        known = {e.instance: e for b in table.backends for e in b.endpoints} if table else {}
+        return known.get(member.id) in (member.endpoint(), None)
+
+    # Waiting until it is true
+
+    async def scaled_up(self, version: Revision, count: int) -> None:
+        """Return when the router counts `count` healthy instances of `version`."""
+        while not await self._counted(version) >= count:
+            await self._clock.sleep(LOOK_EVERY)
+
+    async def _counted(self, version: Revision) -> int:
+        if self.fleet.ready(version) == 0:
+            return 0
+        try:
+            seen = await self._router.observe(self.service)
+        except RouterLost:
+            return 0
+        ours = {member.id for member in self.fleet.of(version)}
+        return sum(observed.healthy for instance, observed in seen.items() if instance in ours)
+
+    async def scaled_down(self, version: Revision, count: int) -> None:
+        """Return when there is no instance of `version` beyond `count`, not even one that drains."""
+        await self.bell.until(lambda: sum(m.revision == version for m in self.fleet.members) <= count)
+
+    async def checked(self, version: Revision) -> None:
+        """Return when every instance of `version` that there is to be has passed its checks."""
+
+        def passed() -> bool:
+            return sum(member.checked for member in self.fleet.of(version)) >= self.demand.count(version)
+
+        await self.bell.until(passed)
+
+    async def shifted(self, shares: Mapping[Revision, Share]) -> None:
+        """Return when the router has confirmed `shares`. Raises RouterRefused."""
+        await self.bell.until(lambda: self.refusal is not None or self._confirmed_shares() == dict(shares))
+        if self.refusal is not None:
+            raise RouterRefused(self.refusal)
+
+    async def tidy(self, keep: Callable[[Member], bool]) -> None:
+        """Return when no instance is left that `keep` does not want."""
+        await self.bell.until(lambda: all(keep(member) for member in self.fleet.members))
+
+    def lost(self, version: Revision) -> str | None:
+        """Why `version` no longer covers the share it is given; None: it does."""
+        needed, ready = _needed(self.demand, version), self.fleet.ready(version)
+        if ready >= needed or not self._confirmed_shares().get(version):
+            return None
+        why = "; ".join(self.fleet.problems(version))
+        return (
+            f"{ready} of the {needed} instances that {version}'s share needs are ready ({why or 'no reason known'})"
+        )
+
+    def set_route(self, route: Route) -> None:
+        """Where users reach the service from now on."""
+        self.route = route
+        self.bell.ring()
+
+
+def _worth(member: Member) -> tuple[bool, bool, int]:
+    """What is least worth keeping comes first: what is not ready, then what is newest."""
+    return (member.state is State.READY, member.instance is not None, -member.ordinal)
+
+
+def _needed(demand: Demand, version: Revision) -> int:
+    """Ready instances of `version` that its share needs, as far as the demand has them."""
+    size = demand.sizes.get(version, demand.count(version))
+    share = demand.share(version)
+    return min(demand.count(version), -(-share.numerator * size // share.denominator))
+
+
+def without(demand: Demand, versions: set[Revision]) -> Demand:
+    """`demand` without any instance of `versions`, which carry nothing."""
+    counts = {version: count for version, count in demand.counts.items() if version not in versions}
+    return replace(demand, counts=counts, kept=None, kept_until=None)

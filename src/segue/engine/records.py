@@ -1,0 +1,179 @@
+"""What the journal holds, as values. "Running", "healthy" and "confirmed" are not among it: those are read
+from the world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from segue.core.demand import Demand
+from segue.core.release import Release, Revision
+from segue.core.steps import Plan, Step
+from segue.core.traffic import Route
+from segue.core.version import Version
+from segue.ports import Intent
+
+RELEASE = TypeAdapter(Release)
+ROUTE = TypeAdapter(Route)
+VERSION = TypeAdapter(Version)
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """The commands of a rollout's hooks and the seconds each may take."""
+
+    before: str | None = None
+    on_rollback: str | None = None
+    timeout: float = 600.0
+
+    def command(self, hook: str) -> str:
+        """The command of the hook called `hook`."""
+        return {"before": self.before, "on_rollback": self.on_rollback}[hook] or "true"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a version's folder is made: `source` is copied, `shared` linked into it, `build` run in it.
+
+    `files` is the revision under which the copy is kept: revisions of one version share it.
+    """
+
+    files: Revision
+    folder: str
+    source: str | None = None
+    shared: tuple[str, ...] = ()
+    build: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRecord:
+    """One revision of a version; `version` lacks its environment, which the version store holds."""
+
+    name: str
+    number: int
+    version: Version
+    recipe: Recipe
+    hooks: Hooks
+    created: datetime
+
+    @property
+    def revision(self) -> Revision:
+        """The revision's name."""
+        return self.version.revision
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRecord:
+    """One service: its route, the revision that serves, what is demanded, and how it is deployed.
+
+    `retain`: how many versions can be gone back to. `strategy` is the one that `restart` and a later
+    rollback go by. `degraded` says why the service needs somebody's attention, if it does.
+    """
+
+    name: str
+    route: Route
+    demand: Demand
+    stable: Revision | None = None
+    strategy: dict[str, Any] = field(default_factory=dict)
+    retain: int = 3
+    degraded: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRecord:
+    """One rollout: what was asked for, its plan, and how it went.
+
+    `start` is the demand that the plan begins from. `back` is the plan of the way back and `turned` the
+    reason, once it was turned back. `route` takes effect with the decision.
+    """
+
+    id: str
+    service: str
+    kind: str
+    strategy: str
+    old: Revision | None
+    new: Revision | None
+    release: Release | None
+    plan: Plan
+    start: Demand
+    who: str
+    asked: str | None
+    manifest: str | None
+    route: Route | None
+    started: datetime
+    back: Plan = ()
+    turned: str | None = None
+    turned_at: Demand | None = None
+    replaced: bool = False
+    decided: datetime | None = None
+    ended: datetime | None = None
+    outcome: str | None = None
+    basis: str | None = None
+    reason: str | None = None
+    exit: int | None = None
+    log: tuple[str, ...] = ()
+
+    @property
+    def way(self) -> str:
+        """Which plan is being carried out: ``there`` or ``back``."""
+        return "there" if self.turned is None else "back"
+
+    @property
+    def steps(self) -> Plan:
+        """The plan that is being carried out."""
+        return self.plan if self.turned is None else self.back
+
+    @property
+    def origin(self) -> Demand:
+        """The demand that the plan being carried out begins from."""
+        return self.turned_at if self.turned_at is not None else self.start
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One step of a rollout that has begun. `number` counts from 1 within its way."""
+
+    way: str
+    number: int
+    step: Step
+    demand: Demand
+    began: datetime
+    ended: datetime | None = None
+    outcome: str | None = None
+    verdict: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IntentRecord:
+    """An intent that may have a running instance behind it. `stopping`: its removal has begun."""
+
+    intent: Intent
+    restarts: int
+    stopping: bool
+    checked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, as clients are told. `seq` ascends over all events of a home."""
+
+    seq: int
+    at: datetime
+    event: str
+    service: str | None
+    rollout: str | None
+    body: dict[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        """The event as one JSON object."""
+        return {
+            "seq": self.seq,
+            "at": self.at.isoformat(),
+            "event": self.event,
+            "service": self.service,
+            "rollout": self.rollout,
+            **self.body,
+        }

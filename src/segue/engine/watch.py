@@ -1,0 +1,82 @@
+"""The watch of one rollout: compares new with old all the time from the first Shift, and may raise an alarm."""
+
+from __future__ import annotations
+
+import asyncio
+
+from segue.core.release import Revision, version_of
+from segue.core.traffic import Sample
+from segue.core.verdict import Judgement
+from segue.engine import ledger as ledgers
+from segue.engine.clock import Clock
+from segue.engine.journal import Journal
+from segue.engine.ledger import Counts, Ledger
+from segue.errors import RouterLost
+from segue.judge.provisional import compare
+from segue.ports import Evidence
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at the evidence."""
+
+
+class Watch:
+    """Counts what happens during the rollout `rollout` of `service`, and judges `new` by it."""
+
+    def __init__(
+        self,
+        service: str,
+        rollout: str,
+        old: Revision | None,
+        new: Revision | None,
+        *,
+        evidence: Evidence,
+        journal: Journal,
+        clock: Clock,
+    ) -> None:
+        self.service, self.rollout, self.old, self.new = service, rollout, old, new
+        self._evidence, self._journal, self._clock = evidence, journal, clock
+        kept = journal.ledger(rollout)
+        self.ledger = ledgers.decode(kept) if kept else Ledger()
+
+    async def look(self) -> None:
+        """Count now, and write down what was counted."""
+        try:
+            samples = await self._evidence.sample(self.service)
+            books = await self._evidence.books(self.service)
+        except RouterLost:
+            return
+        self.ledger.look(Counts(samples, books))
+        self._journal.put_ledger(self.rollout, ledgers.encode(self.ledger))
+
+    def shifting(self) -> None:
+        """The new version is about to get its first share: what the old one did so far is kept to compare with."""
+        if self.ledger.before is None:
+            self.ledger.before = self.ledger.of(self.old) or Sample()
+
+    def judgement(self) -> Judgement:
+        """What can be said of the new version now."""
+        beside = None
+        if (old := self.ledger.of(self.old)) and (before := self.ledger.before):
+            beside = Sample(old.attempts - before.attempts, old.failures - before.failures)
+        return compare(
+            self.ledger.of(self.new) or Sample(),
+            beside,
+            before=self.ledger.before,
+            new_name=version_of(self.new) if self.new else "the new version",
+            old_name=version_of(self.old) if self.old else "the old version",
+        )
+
+    async def alarm(self) -> Judgement:
+        """Return when the new version is to be taken back, with the reason."""
+        while True:
+            await self.look()
+            judgement = self.judgement()
+            if judgement.alarm:
+                return judgement
+            await self._clock.sleep(LOOK_EVERY)
+
+    async def count(self) -> None:
+        """Count and judge nothing, for ever."""
+        while True:
+            await self.look()
+            await asyncio.shield(self._clock.sleep(LOOK_EVERY))
