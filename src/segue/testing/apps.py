@@ -67,11 +67,14 @@ def httpbin_source(folder: Path, version: str, wsgi: str = WSGI, workers: int = 
 
 
 def json_server(version: str, delay_ms: int = 0) -> str:
-    """The command that starts json-server `version`, but for ``--port PORT FILE``. Its users' path is ``/posts``."""
+    """The command that starts json-server `version`, but for ``--port PORT FILE``.
+
+    Its users' path is ``/posts``; ``X-Powered-By`` tells the versions apart (Express, then tinyhttp).
+    """
     folder = _installed(f"json-server-{version}", lambda folder: _npm(folder, f"json-server@{version}"))
     script = folder / "node_modules" / "json-server" / JSON_SERVER[version]
     delay = f" --delay {delay_ms}" if delay_ms else ""
-    return f"{_program('node')} {script} --host 127.0.0.1{delay}"
+    return f"{_program('node')} {script} --quiet --host 127.0.0.1{delay}"
 
 
 def node_red(version: str = NODE_RED[0]) -> str:

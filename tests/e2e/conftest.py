@@ -1,0 +1,55 @@
+"""A control plane of its own for every end-to-end test, driven by the real command line of this checkout.
+
+Rule 1: a home lies in a short path (the kernel limits the path of a Unix socket to some hundred bytes).
+Rule 2: a test that leaves a process behind fails, whatever else it found.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from loads import Segue, Shop, free_port, leftovers
+
+from segue.testing.load import Probe
+
+
+@pytest.fixture
+def segue() -> Iterator[Segue]:
+    """The command line with a home of its own; everything that was started in it ends with the test."""
+    folder = Path(tempfile.mkdtemp(prefix="sg-"))
+    line = Segue(folder / "home")
+    try:
+        yield line
+        line.end()
+        left = leftovers(folder)
+        assert not left, f"left running: {left}"
+    finally:
+        line.kill_leftovers(folder)
+        print(line.log())
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def shop(segue: Segue) -> Shop:
+    """A service that runs the tiny application, in a folder of its own; nothing is deployed yet."""
+    folder = segue.home.parent / "shop"
+    folder.mkdir()
+    return Shop(segue, folder, free_port())
+
+
+@pytest.fixture
+def load(request: pytest.FixtureRequest) -> Iterator[Callable[..., Probe]]:
+    """Starts load as an independent process (see `Probe`) that ends at the latest with the test."""
+    running: list[Probe] = []
+
+    def start(url: str, *options: str, connections: int = 64, rate: float | None = None) -> Probe:
+        running.append(Probe(url, *options, connections=connections, rate=rate))
+        return running[-1]
+
+    yield start
+    for probe in running:
+        probe.kill()
