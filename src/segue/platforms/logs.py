@@ -1,0 +1,168 @@
+"""The instances' output: one file each, which outlives restarts of the instance and of the control plane.
+
+Rule: an instance holds its log open and only ever appends. So a log is rotated by copying it and cutting it off;
+what an instance writes in the microseconds between the copy's end and the cut is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import quote
+
+from segue.errors import SegueError
+
+_BLOCK = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """The logs in `folder`. `limit`: bytes after which one is rotated; `keep`: how many rotated ones stay, 1 or more.
+
+    `every`: seconds between two looks at a log that is followed.
+    """
+
+    folder: Path
+    limit: int = 10 * 1024 * 1024
+    keep: int = 3
+    every: float = 0.2
+
+    def file(self, name: str) -> Path:
+        """The log of the instance called `name`."""
+        return self.folder / f"{quote(name, safe='')}.log"
+
+    def tail(self, name: str, lines: int) -> tuple[str, ...]:
+        """The last `lines` lines, over rotations, with the one that is not yet whole."""
+        file = self.file(name)
+        return self._tail(file, _size(file), lines)
+
+    async def read(self, name: str, lines: int, follow: bool) -> AsyncIterator[str]:
+        """The last `lines` lines, and with `follow` all that come, each when it is whole."""
+        file = self.file(name)
+        reader = _Follower(file, _end_of_lines(file) if follow else _size(file), _inode(_rotated(file, 1)))
+        for line in self._tail(file, reader.position, lines):
+            yield line
+        while follow:
+            for line in reader.news():
+                yield line
+            await asyncio.sleep(self.every)
+
+    def remove(self, name: str) -> None:
+        """Remove the log and its rotated parts."""
+        for file in self._parts(self.file(name)):
+            file.unlink(missing_ok=True)
+
+    async def rotate(self) -> None:
+        """Rotate every log that has grown beyond the limit. Raises SegueError where the disk does not let us."""
+        for file in self.folder.glob("*.log"):
+            if _size(file) > self.limit:
+                try:
+                    await asyncio.to_thread(self._rotate, file)
+                except OSError as error:
+                    raise SegueError(f"{file.name} cannot be rotated: {error.strerror}") from error
+
+    def _rotate(self, file: Path) -> None:
+        parts = self._parts(file)
+        parts[-1].unlink(missing_ok=True)  # first of all: it makes room
+        for newer, older in reversed(list(pairwise(parts[1:]))):
+            if newer.exists():
+                newer.rename(older)
+        draft = file.with_suffix(".draft")
+        with file.open("r+b") as source, draft.open("wb") as target:
+            os.fchmod(target.fileno(), 0o600)
+            shutil.copyfileobj(source, target)
+            shutil.copyfileobj(source, target)  # what has come meanwhile: the shorter it takes, the less is lost
+            source.truncate(0)
+        draft.rename(parts[1])
+
+    def _parts(self, file: Path) -> list[Path]:
+        return [file, *(_rotated(file, number) for number in range(1, self.keep + 1))]
+
+    def _tail(self, file: Path, end: int, lines: int) -> tuple[str, ...]:
+        found: list[bytes] = []
+        for part in self._parts(file):
+            if len(found) < lines:
+                found[:0] = _last_lines(part, end if part == file else _size(part), lines - len(found))
+        return tuple(_text(line) for line in found)
+
+
+@dataclass(slots=True)
+class _Follower:
+    """A reader of a log that grows and is rotated. `generation` changes with a rotation."""
+
+    file: Path
+    position: int
+    generation: int | None
+    rest: bytes = b""
+
+    def news(self) -> list[str]:
+        """The lines that have become whole since the last look."""
+        *whole, self.rest = (self.rest + self._read()).split(b"\n")
+        return [_text(line) for line in whole]
+
+    def _read(self) -> bytes:
+        last = _rotated(self.file, 1)
+        missed = b""
+        if (generation := _inode(last)) != self.generation:
+            missed = _from(last, self.position)
+            self.generation, self.position = generation, 0
+        new = _from(self.file, self.position)
+        self.position += len(new)
+        return missed + new
+
+
+def _rotated(file: Path, number: int) -> Path:
+    return file.with_name(f"{file.name}.{number}")
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _inode(file: Path) -> int | None:
+    try:
+        return file.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _from(file: Path, position: int) -> bytes:
+    try:
+        with file.open("rb") as source:
+            source.seek(position)
+            return source.read()
+    except FileNotFoundError:
+        return b""
+
+
+def _end_of_lines(file: Path) -> int:
+    """Where the last whole line ends."""
+    size = _size(file)
+    last = _last_lines(file, size, 1)
+    return size - len(last[0]) if last and not last[0].endswith(b"\n") else size
+
+
+def _last_lines(file: Path, end: int, count: int) -> list[bytes]:
+    """The last `count` lines before `end`, with their line ends."""
+    if count <= 0 or end == 0:
+        return []
+    text, start = b"", end
+    with file.open("rb") as source:
+        while start > 0 and text.count(b"\n") <= count:
+            size = min(_BLOCK, start)
+            start -= size
+            source.seek(start)
+            text = source.read(size) + text
+    return text.splitlines(keepends=True)[-count:]
+
+
+def _text(line: bytes) -> str:
+    return line.decode(errors="replace").rstrip("\r\n")
