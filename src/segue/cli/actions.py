@@ -1,0 +1,110 @@
+"""The commands that change a running service: rollback, scale, restart, retire, down.
+
+Each asks the control plane and gets the answer when it is decided, if that is soon; else what goes on is shown.
+
+Rule: nothing is imported at the top that `segue rollback` cannot afford.
+"""
+
+from __future__ import annotations
+
+import os
+
+from segue.cli.context import Context, quote
+from segue.cli.text import count as of
+from segue.cli.text import seconds
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    Sentence = Callable[[Mapping[str, Any], str], str]
+
+_SOON = 1
+"""Seconds after which a rollout that is not decided is shown instead of waited for in silence."""
+
+
+def rollback(context: Context, to: str | None = None, reason: str | None = None, detach: bool = False) -> int:
+    """Back to the old version, during a rollout, in keep, or later."""
+    return _act(context, "rollback", {"to": to, "reason": reason}, detach, back_on)
+
+
+def scale(context: Context, count: int, detach: bool = False) -> int:
+    """More or fewer instances of the version that serves."""
+    return _act(
+        context,
+        "scale",
+        {"count": count},
+        detach,
+        lambda r, took: f"{r['service']}: {of(count, 'instance')}, after {took}.",
+    )
+
+
+def restart(context: Context, detach: bool = False) -> int:
+    """Fresh instances of the same version, by the service's strategy."""
+    return _act(context, "restart", {}, detach, lambda r, took: f"{r['service']}: fresh instances, after {took}.")
+
+
+def retire(context: Context, detach: bool = False) -> int:
+    """End the keep of the old version."""
+    return _act(
+        context, "retire", {}, detach, lambda r, took: f"{r['service']}: the old version is stopped, after {took}."
+    )
+
+
+def down(context: Context, detach: bool = False) -> int:
+    """Drain and stop the service."""
+    return _act(context, "down", {}, detach, lambda r, took: f"{r['service']} is stopped, after {took}.")
+
+
+def back_on(rollout: Mapping[str, Any], took: str) -> str:
+    """What a rollback did. A rollout that was turned back left its `to`; a new one went there."""
+    turned = rollout.get("outcome") == "rolled_back"
+    left, now = (rollout["to"], rollout["from"]) if turned else (rollout["from"], rollout["to"])
+    return f"Back on {now or 'nothing'} ({left} → {now or 'nothing'} in {took})."
+
+
+def _act(context: Context, action: str, body: Mapping[str, object], detach: bool, sentence: Sentence) -> int:
+    path = context.path(f"/{action}")
+    key = os.urandom(16).hex()
+    answer = context.ask("POST", path if detach else f"{path}?wait={_SOON}", body, key=key)
+    if answer["rollout"] is None:
+        return _done(context, answer, answer["message"])
+    if detach:
+        return _done(context, answer, f"Under way: segue wait {answer['rollout']}")
+    if "outcome" in answer:
+        finished = {"event": "finished", **answer}
+        _summary(context, action, finished, sentence)
+    else:
+        from segue.cli.follow import show
+
+        finished = show(context, answer["rollout"])
+    return _status(action, finished)
+
+
+def _done(context: Context, answer: Mapping[str, Any], sentence: str) -> int:
+    if context.json:
+        context.print(answer)
+    else:
+        print(sentence)
+    return 0
+
+
+def _summary(context: Context, action: str, finished: Mapping[str, Any], sentence: Sentence) -> None:
+    if context.json:
+        context.print(finished)
+        return
+    rollout = {**context.ask("GET", f"/v1/rollouts/{quote(finished['rollout'])}"), **finished}
+    if _status(action, finished) == 0:
+        print(sentence(rollout, seconds(finished.get("seconds") or 0)))
+        return
+    from segue.cli.views import ending
+
+    print(ending(rollout))
+
+
+def _status(action: str, finished: Mapping[str, Any]) -> int:
+    """A rollout that was rolled back is a failed deploy (its own status says so) but a good rollback."""
+    if action == "rollback" and finished["outcome"] == "rolled_back":
+        return 0
+    return int(finished["exit"])

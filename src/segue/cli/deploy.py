@@ -1,0 +1,134 @@
+"""`segue deploy` and `segue plan`: read the manifest here, ask the control plane, show what comes of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from segue.cli import text
+from segue.cli.client import Broken
+from segue.cli.context import Context, quote
+from segue.cli.follow import show
+from segue.cli.label import default_version
+from segue.cli.text import plain
+from segue.errors import Usage
+from segue.manifest.load import Loaded, load
+
+_BUSY = 86400.0
+"""Seconds that a deploy may stand in line with ``--if-busy wait``."""
+
+
+def deploy(
+    context: Context,
+    version: str | None = None,
+    strategy: str | None = None,
+    reason: str | None = None,
+    detach: bool = False,
+    wait: float | None = None,
+    no_wait: bool = False,
+    if_busy: str | None = None,
+) -> int:
+    """Carry out the plan for a new version; returns when it is decided."""
+    request = _request(context, version, strategy) | {"reason": reason, "if_busy": if_busy or "refuse"}
+    answer = _post(context, f"/v1/services/{quote(request['manifest']['service'])}/rollouts", request)
+    rollout = answer["rollout"]
+    if rollout is None:
+        return _nothing_to_do(context, answer["message"])
+    if detach:
+        if context.json:
+            context.print(answer)
+        else:
+            print(f"Under way: segue wait {rollout}")
+        return 0
+    return int(show(context, rollout, timeout=wait, stay=False if no_wait else None)["exit"])
+
+
+def plan(context: Context, version: str | None = None, strategy: str | None = None) -> int:
+    """Show what a deploy would do."""
+    request = _request(context, version, strategy)
+    document = context.ask("POST", f"/v1/services/{quote(request['manifest']['service'])}/plan", request)
+    if context.json:
+        context.print(document)
+    else:
+        print(overview(request["manifest"]["service"], document, on=text.colourful(sys.stdout)))
+    return 0
+
+
+def read_manifest(context: Context) -> Loaded:
+    """The manifest that is meant. Raises Usage, also where another service was named than it is about."""
+    loaded = load(Path(context.manifest), as_root=os.geteuid() == 0)
+    if context.wanted not in (None, loaded.manifest.service):
+        raise Usage(
+            f"{context.manifest} is about {loaded.manifest.service}, not about {context.wanted}.",
+            next=f"segue deploy -s {loaded.manifest.service}",
+        )
+    return loaded
+
+
+def _request(context: Context, version: str | None, strategy: str | None) -> dict[str, Any]:
+    """What the control plane is told: all that only this shell knows is found out here."""
+    loaded = read_manifest(context)
+    folder = loaded.folder.resolve()
+    return {
+        "manifest": loaded.manifest.document(),
+        "text": loaded.redacted(),
+        "folder": str(folder),
+        "environment": loaded.environment(os.environ),
+        "version": version or default_version(folder, datetime.now()),
+        "strategy": strategy,
+    }
+
+
+def _post(context: Context, path: str, request: Mapping[str, Any]) -> Any:
+    """Ask for the rollout. The key makes it one rollout, however often it is asked for."""
+    key = os.urandom(16).hex()
+    timeout = _BUSY if request["if_busy"] != "refuse" else 60.0
+    try:
+        return context.ask("POST", path, request, timeout=timeout, key=key)
+    except Broken:
+        return context.ask("POST", path, request, timeout=timeout, key=key)
+
+
+def _nothing_to_do(context: Context, message: str) -> int:
+    if context.json:
+        done = {
+            "event": "finished",
+            "rollout": None,
+            "outcome": "promoted",
+            "basis": None,
+            "reason": message,
+            "exit": 0,
+        }
+        context.print(done)
+    else:
+        print(f"{message[:1].upper()}{message[1:]}." if not message.endswith(".") else message)
+    return 0
+
+
+def overview(service: str, document: Mapping[str, Any], *, on: bool) -> str:
+    """A plan as text: each step with the instances and shares after it, then what it takes."""
+    way = f"{document['from'] or 'nothing'} → {document['to']}"
+    lines = [f"{text.paint(service, 'bold', on)}  {way}  {document['strategy']}", ""]
+    rows = [("", "STEP", "INSTANCES AFTER IT", "TRAFFIC AFTER IT")]
+    styles: list[tuple[str | None, ...]] = []
+    for number, step in enumerate(document["steps"], 1):
+        counts = ", ".join(f"{revision}: {count}" for revision, count in step["counts"].items())
+        shares = ", ".join(f"{revision} {text.share(share)}" for revision, share in step["shares"].items())
+        rows.append((str(number), step["step"], counts or "none", shares or "to nobody"))
+        late = number > document.get("decided_after", len(document["steps"]))
+        styles.append(("dim", "dim" if late else None, None, None))
+    lines += [text.table(rows, styles, on), "", _costs(document)]
+    lines += (f"Note: {plain(note)}" for note in document.get("notes") or [])
+    return "\n".join(lines)
+
+
+def _costs(document: Mapping[str, Any]) -> str:
+    return (
+        f"Decided after step {document['decided_after']}. "
+        f"At most {text.count(document['peak'], 'instance')} ({document['extra']} more than usual, "
+        f"{document['instance_minutes']:.3g} instance-minutes of it), about {text.seconds(document['seconds'])}."
+    )

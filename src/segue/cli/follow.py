@@ -1,0 +1,150 @@
+"""Follow a rollout by its events until it is decided, also over restarts of the control plane."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from segue.cli.client import Absent, Broken
+from segue.cli.context import Context, quote
+from segue.cli.picture import Event, Picture
+from segue.cli.trouble import INTERRUPTED
+from segue.cli.views import View, view_for
+from segue.errors import Unreachable
+
+PATIENCE = 30.0
+"""Seconds for which a control plane that went away is waited for: its guardian starts it again."""
+HELD = 6
+_TICK = 0.25
+
+
+class Left(Exception):
+    """The client stops following; the rollout goes on."""
+
+    def __init__(self, why: str, exit: int) -> None:
+        super().__init__(why)
+        self.why = why
+        self.exit = exit
+
+
+def wait(context: Context, rollout: str | None = None, timeout: float | None = None) -> int:
+    """Until the rollout (or the service's latest) is decided; returns the status of its deploy."""
+    if rollout is None:
+        latest = context.ask("GET", f"/v1/rollouts?service={quote(context.service())}&limit=1")["rollouts"]
+        if not latest:
+            if context.json:
+                context.print(
+                    {"event": "finished", "rollout": None, "outcome": None, "reason": "nothing to wait for"}
+                )
+            else:
+                print(f"{context.service()} has had no rollout yet: there is nothing to wait for.")
+            return 0
+        rollout = str(latest[0]["rollout"])
+    return int(show(context, rollout, timeout=timeout)["exit"])
+
+
+def show(
+    context: Context,
+    rollout: str,
+    *,
+    timeout: float | None = None,
+    stay: bool | None = None,
+) -> dict[str, Any]:
+    """Show the rollout until it is decided; returns its `finished` event.
+
+    `stay`: whether to stay while it is held (None: on a terminal). One who leaves early is given a `finished`
+    with the status to exit with.
+    """
+    view = view_for(context)
+    stay = sys.stdout.isatty() if stay is None else stay
+    picture = Picture()
+    try:
+        with view, _told_to_end():
+            for event in _until(events(context, rollout, tick=_TICK), timeout):
+                if event is not None:
+                    picture.add(event)
+                view.show(picture, event)
+                if picture.finished is not None:
+                    return dict(picture.finished)
+                if picture.hold and not stay:
+                    raise Left(picture.hold, HELD)
+    except KeyboardInterrupt:
+        return _leave(context, view, picture, rollout, Left("interrupted", INTERRUPTED))
+    except Left as left:
+        return _leave(context, view, picture, rollout, left)
+    raise Unreachable(f"The account of rollout {rollout} ends without its end.", next=f"segue report {rollout}")
+
+
+def _leave(context: Context, view: View, picture: Picture, rollout: str, left: Left) -> dict[str, Any]:
+    held = left.exit == HELD
+    finished = {
+        "event": "finished",
+        "rollout": rollout,
+        "outcome": "holding" if held else None,
+        "basis": None,
+        "reason": left.why,
+        "exit": left.exit,
+    }
+    if context.json:
+        context.print(finished)
+    else:
+        view.leave(picture, rollout, left.why, held=held)
+    return finished
+
+
+def events(context: Context, rollout: str, *, tick: float | None = None) -> Iterator[Event | None]:
+    """All events of a rollout, each once, to its end; None whenever nothing came for `tick` seconds.
+
+    A broken connection is made again from the last event on. Raises Unreachable after `PATIENCE` without one.
+    """
+    seq, lost = 0, 0.0
+    while True:
+        try:
+            with context.client.open("GET", f"/v1/rollouts/{quote(rollout)}/events?after={seq}") as body:
+                for line in body.lines(tick):
+                    if line is None:
+                        yield None
+                    elif line.strip():
+                        event = json.loads(line)
+                        seq, lost = max(seq, event["seq"]), 0.0
+                        yield event
+                        if event["event"] == "finished":
+                            return
+        except (Absent, Broken):
+            pass
+        now = time.monotonic()
+        lost = lost or now
+        if now - lost > PATIENCE:
+            raise Unreachable(
+                f"The control plane went away and did not come back within {PATIENCE:g} s; "
+                "the rollout goes on where it stood when it does.",
+                next=f"segue wait {rollout}",
+            )
+        yield None
+        time.sleep(0.1)
+
+
+def _until(source: Iterator[Event | None], timeout: float | None) -> Iterator[Event | None]:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    for event in source:
+        yield event
+        if deadline is not None and time.monotonic() >= deadline:
+            raise Left(f"not decided within {timeout:g} s", INTERRUPTED)
+
+
+class _told_to_end:  # noqa: N801
+    """While this lasts SIGTERM is a KeyboardInterrupt: a CI system cancels with it."""
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGTERM, _interrupt)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,148 @@
+"""The full parser: click, built from the grammar. It only parses; carrying out is for `segue.cli.main`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import click
+
+from segue import __version__
+from segue.cli.grammar import CHANGE, COMMANDS, COMMON, DEPLOY, LOOK, MACHINE, Argument, Command, Option
+from segue.errors import Usage
+
+Parsed = tuple[str, dict[str, Any]]
+
+
+def parse(arguments: Sequence[str]) -> Parsed | None:
+    """The command and its values; None when help was asked for and given. Raises Usage."""
+    try:
+        parsed = group().main(
+            list(arguments), prog_name="segue", standalone_mode=False, complete_var="_SEGUE_COMPLETE"
+        )
+    except click.UsageError as exc:
+        raise Usage(_sentence(exc), next=_help_for(exc)) from exc
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    return parsed if isinstance(parsed, tuple) else None
+
+
+def group() -> click.Group:
+    """The whole command line as click knows it."""
+    whole = _Sections(
+        "segue",
+        params=[_option(option) for option in COMMON],
+        help="Deploy new versions of a service while users keep using it.",
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        invoke_without_command=True,
+        callback=_nothing,
+    )
+    click.version_option(__version__, prog_name="segue", message="%(prog)s %(version)s")(whole)
+    for name, command in COMMANDS.items():
+        whole.add_command(_command(name, command))
+    return whole
+
+
+class _Sections(click.Group):
+    """A group whose help lists the commands by what they are for, and whose errors name the nearest command."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section in (DEPLOY, LOOK, CHANGE, MACHINE):
+            with formatter.section(section):
+                formatter.write_dl([(n, c.help) for n, c in COMMANDS.items() if c.section == section])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS:
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            raise click.UsageError(f"No such command '{args[0]}'.{_perhaps(near)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _nothing(**_: object) -> None:
+    """Before a command nothing is done; without one the help is shown."""
+    context = click.get_current_context()
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def _command(name: str, command: Command) -> click.Command:
+    params: list[click.Parameter] = [_option(option) for option in command.options]
+    if command.argument:
+        params.append(_argument(command.argument))
+
+    @click.pass_context
+    def parsed(context: click.Context, /, **values: Any) -> Parsed:
+        before = context.parent.params if context.parent else {}
+        return name, {key: value or before.get(key, value) for key, value in values.items()}
+
+    return click.Command(name, params=params, help=command.help, callback=parsed)
+
+
+def _option(option: Option) -> click.Option:
+    if option.kind == "flag":
+        return click.Option([option.name, *option.names], is_flag=True, help=option.help)
+    return click.Option(
+        [option.name, *option.names], type=_type(option.kind), metavar=option.metavar or None, help=option.help
+    )
+
+
+def _argument(argument: Argument) -> click.Argument:
+    return click.Argument([argument.name], type=_type(argument.kind), required=argument.required)
+
+
+def _type(kind: str | tuple[str, ...]) -> click.ParamType[Any]:
+    match kind:
+        case tuple():
+            return click.Choice(kind)
+        case "number":
+            return click.IntRange(min=0)
+        case "seconds":
+            return Seconds()
+        case _:
+            return click.STRING
+
+
+class Seconds(click.ParamType[float]):
+    """A duration as in the manifest: ``500ms``, ``30s``, ``10m``, ``24h``; a bare number is seconds."""
+
+    name = "time"
+    _units = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # noqa: RUF012
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """`value` in seconds."""
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", str(value).strip())
+        if not found:
+            self.fail(f"{value!r} is not a time such as 30s, 10m or 24h.", param, ctx)
+        return float(found[1]) * self._units[found[2]]
+
+
+def _sentence(error: click.UsageError) -> str:
+    if isinstance(error, click.NoSuchOption):
+        known = [name for param in error.ctx.command.params for name in param.opts] if error.ctx else []
+        near = get_close_matches(error.option_name, known, n=1, cutoff=0.5)
+        return f"No such option '{error.option_name}'.{_perhaps(near)}"
+    message = error.format_message()
+    if isinstance(error, click.BadParameter) and isinstance(error.param, click.Option | click.Argument):
+        message += _nearest_choice(error.param, message)
+    return message
+
+
+def _nearest_choice(param: click.Parameter, message: str) -> str:
+    found = re.search(r": '([^']*)' is not one of", message)
+    if not found or not isinstance(param.type, click.Choice):
+        return ""
+    return _perhaps(get_close_matches(found[1], [str(choice) for choice in param.type.choices], n=1, cutoff=0.4))
+
+
+def _perhaps(near: Sequence[str]) -> str:
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def _help_for(error: click.UsageError) -> str:
+    return f"{error.ctx.command_path if error.ctx else 'segue'} --help"

@@ -1,0 +1,135 @@
+"""What is known of a rollout, put together from its events. Pure: the views print it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+Event = Mapping[str, Any]
+
+
+@dataclass
+class Line:
+    """One step of the plan. `state`: waiting, running, done, failed or ``cut short``."""
+
+    text: str
+    state: str = "waiting"
+    seconds: float | None = None
+    verdict: str | None = None
+    detail: str | None = None
+
+
+@dataclass
+class Copy:
+    """One instance as its last event told it."""
+
+    state: str
+    detail: str | None = None
+
+
+@dataclass
+class Picture:
+    """A rollout as far as its events tell it. `back` is there once it was turned back."""
+
+    service: str = ""
+    kind: str = "deploy"
+    strategy: str = ""
+    old: str | None = None
+    new: str | None = None
+    began: datetime | None = None
+    latest: datetime | None = None
+    preparing: str | None = None
+    there: list[Line] = field(default_factory=list)
+    back: list[Line] | None = None
+    shares: dict[str, float] = field(default_factory=dict)
+    instances: dict[str, Copy] = field(default_factory=dict)
+    judging: str | None = None
+    turned: str | None = None
+    notes: list[str] = field(default_factory=list)
+    finished: Event | None = None
+
+    @property
+    def way(self) -> list[Line]:
+        """The steps of the plan that is being carried out."""
+        return self.there if self.back is None else self.back
+
+    @property
+    def current(self) -> Line | None:
+        """The step that is being made true."""
+        return next((line for line in self.way if line.state == "running"), None)
+
+    @property
+    def hold(self) -> str | None:
+        """What a person is asked, if one is."""
+        current = self.current
+        return current.text.partition(": ")[2] if current and current.text.startswith("hold: ") else None
+
+    def add(self, event: Event) -> None:
+        """Take in the next event; kinds that are not known are left out."""
+        moment = datetime.fromisoformat(event["at"])
+        self.began = self.began or moment
+        self.latest = moment
+        self.service = event.get("service") or self.service
+        take = getattr(self, f"_{event['event']}", None)
+        if take is not None:
+            take(event)
+
+    def _accepted(self, event: Event) -> None:
+        self.kind = event.get("kind") or self.kind
+        self.strategy = event.get("strategy") or ""
+        self.old, self.new = event.get("from"), event.get("to")
+
+    def _preparing(self, event: Event) -> None:
+        self.preparing = event["text"]
+
+    def _planned(self, event: Event) -> None:
+        self.preparing = None
+        self.there = [Line(text) for text in event["steps"]]
+        self.notes += event.get("notes") or []
+
+    def _turned_back(self, event: Event) -> None:
+        self.turned = event["reason"]
+        for line in self.there:
+            if line.state == "running":
+                line.state = "cut short"
+        self.back = [Line(text) for text in event["steps"]]
+        self.judging = None
+
+    def _began(self, event: Event) -> None:
+        self.preparing = self.judging = None
+        self._line(event).state = "running"
+
+    def _ended(self, event: Event) -> None:
+        line = self._line(event)
+        line.state, line.seconds = event["outcome"], event.get("seconds")
+        line.verdict, line.detail = event.get("verdict"), event.get("detail")
+        self.judging = None
+
+    def _line(self, event: Event) -> Line:
+        """The step that the event is about; a plan that was never told is made up from its steps."""
+        while len(self.way) < max(event["step"], event.get("of") or 0):
+            self.way.append(Line("…"))
+        line: Line = self.way[event["step"] - 1]
+        line.text = event["text"]
+        return line
+
+    def _instance(self, event: Event) -> None:
+        self.instances[event["instance"]] = Copy(event["state"], event.get("detail"))
+
+    def _traffic(self, event: Event) -> None:
+        self.shares = dict(event["shares"])
+
+    def _judging(self, event: Event) -> None:
+        self.judging = event["text"]
+
+    def _hook(self, event: Event) -> None:
+        self.preparing = f"the {event['hook']} hook runs" if event["state"] == "began" else None
+
+    def _note(self, event: Event) -> None:
+        self.notes.append(event["text"])
+
+    def _finished(self, event: Event) -> None:
+        self.preparing = self.judging = None
+        self.finished = event

@@ -1,0 +1,125 @@
+"""`segue status`: what runs, for people as a table, with ``--json`` as the control plane says it."""
+
+from __future__ import annotations
+
+import sys
+
+from segue.cli import text
+from segue.cli.client import Absent
+from segue.cli.context import Context, quote
+from segue.home import has_state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+_NOBODY = {"schema": 1, "services": []}
+
+
+def status(context: Context) -> int:
+    """Print the state of all services, or of the one that was named."""
+    document = _ask(context)
+    if context.json:
+        context.print(document)
+    elif not document["services"]:
+        print("No service yet. Next: segue init")
+    else:
+        print(overview(document, on=text.colourful(sys.stdout)))
+    return 0
+
+
+def _ask(context: Context) -> Any:
+    """The status document. Where nothing was ever deployed no control plane is started to say so."""
+    path = f"/v1/services/{quote(context.wanted)}" if context.wanted else "/v1/services"
+    try:
+        answer = context.client.ask("GET", path)
+    except Absent:
+        if not has_state(context.home) and not context.wanted:
+            return _NOBODY
+        answer = context.ask("GET", path)
+    return {"schema": 1, "services": [answer]} if context.wanted else answer
+
+
+def overview(document: Mapping[str, Any], *, on: bool) -> str:
+    """The status document as text."""
+    return "\n\n".join(_service(entry, on) for entry in document["services"])
+
+
+def _service(entry: Mapping[str, Any], on: bool) -> str:
+    route = entry.get("route") or {}
+    state = entry["state"]
+    head = text.paint(text.plain(entry["service"]), "bold", on)
+    lines = [f"{head}  {text.paint(state, text.STATE_COLOURS.get(state), on)}{_where(route)}"]
+    if entry.get("rollout"):
+        lines.append("  " + _rollout(entry["rollout"]))
+    if entry.get("versions"):
+        lines += ("  " + line for line in _versions(entry, on).splitlines())
+    return "\n".join(lines)
+
+
+def _where(route: Mapping[str, Any]) -> str:
+    if not route.get("listen"):
+        return ""
+    hosts = [host for host in route.get("hosts") or [] if host != "*"]
+    path = route.get("path") or "/"
+    more = (f"  {', '.join(hosts)}" if hosts else "") + (f"  {path}" if path != "/" else "")
+    return f"  {route['listen']}{more}"
+
+
+def _rollout(rollout: Mapping[str, Any]) -> str:
+    parts = [f"{way(rollout)}  {rollout.get('strategy') or ''}".rstrip()]
+    if rollout.get("step") is not None and rollout.get("of"):
+        parts.append(f"step {rollout['step']} of {rollout['of']}")
+    if rollout.get("hold"):
+        parts.append(f"held: {text.plain(str(rollout['hold']))}")
+    return "  ".join([*parts, f"({rollout['id']})"])
+
+
+def way(rollout: Mapping[str, Any]) -> str:
+    """From which version to which: ``v1 → v2``."""
+    return f"{rollout.get('from') or 'nothing'} → {rollout.get('to') or 'nothing'}"
+
+
+def _versions(entry: Mapping[str, Any], on: bool) -> str:
+    rows = [("VERSION", "SHARE", "INSTANCES", "")]
+    styles: list[tuple[str | None, ...]] = []
+    for name, version in entry["versions"].items():
+        serves = bool(version.get("share"))
+        rows.append(
+            (text.plain(name), text.share(version.get("share") or 0), _instances(version), _role(entry, name))
+        )
+        styles.append(("bold" if serves else None, "green" if serves else "dim", None, "dim"))
+    return text.table(rows, styles, on)
+
+
+def _instances(version: Mapping[str, Any]) -> str:
+    counts: dict[str, int] = {}
+    for instance in version.get("instances") or []:
+        counts[instance["state"]] = counts.get(instance["state"], 0) + 1
+    counts.setdefault("ready", 0)
+    ready = counts.pop("ready")
+    size = version.get("size")
+    others = "".join(f", {number} {state}" for state, number in counts.items())
+    return (f"{ready} of {size} ready" if size and ready != size else f"{ready} ready") + others
+
+
+def _role(entry: Mapping[str, Any], name: str) -> str:
+    previous = entry.get("previous") or {}
+    if previous.get("version") == name and previous.get("kept_until"):
+        return f"kept until {local(previous['kept_until'])}"
+    if entry.get("candidate") == name:
+        return "new"
+    return ""
+
+
+def local(moment: str) -> str:
+    """An ISO time as the clock here shows it, with the date only if it is another day."""
+    from datetime import datetime
+
+    try:
+        there = datetime.fromisoformat(moment).astimezone()
+    except ValueError:
+        return text.plain(moment)
+    today = there.date() == datetime.now(there.tzinfo).date()
+    return there.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M")

@@ -1,0 +1,209 @@
+"""The three ways to show a rollout: live on a terminal, a line a step, JSON."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol, Self
+
+from segue.cli import text
+from segue.cli.context import Context
+from segue.cli.picture import Event, Picture
+from segue.cli.text import paint, plain
+
+_JUDGING_EVERY = 30.0
+"""Seconds between two lines about one judgement: a log needs fewer than a terminal."""
+
+MARKS = {"done": "✓", "failed": "✗", "cut short": "–", "running": "▸", "waiting": "·"}
+COLOURS = {"done": "green", "failed": "red", "cut short": "yellow", "running": "cyan", "waiting": "dim"}
+
+
+class View(Protocol):
+    """Shows a rollout while it goes on. `event` is what happened last, or None: time has passed."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, picture: Picture, event: Event | None) -> None:
+        """Show what is known now; with a `finished` event also how it ended."""
+        ...
+
+    def leave(self, picture: Picture, rollout: str, why: str, *, held: bool) -> None:
+        """Say that the rollout goes on while the client does not."""
+        ...
+
+
+def view_for(context: Context) -> View:
+    """The view that suits what is printed to."""
+    if context.json:
+        return JsonLines(context)
+    if sys.stdout.isatty() and text.colourful(sys.stdout):
+        from segue.cli.live import Live
+
+        return Live()
+    return Lines()
+
+
+class JsonLines:
+    """Every event as one JSON object on a line."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def show(self, picture: Picture, event: Event | None) -> None:
+        """Print the event."""
+        if event is not None:
+            self._context.print(event)
+
+    def leave(self, picture: Picture, rollout: str, why: str, *, held: bool) -> None:
+        """Nothing: the last event says it."""
+
+
+class Lines:
+    """One plain line a step, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._judged = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def show(self, picture: Picture, event: Event | None) -> None:
+        """Print the lines that the event is worth."""
+        if event is None:
+            return
+        for line in self._lines(picture, event):
+            print(line, flush=True)
+
+    def leave(self, picture: Picture, rollout: str, why: str, *, held: bool) -> None:
+        """Print one sentence."""
+        print(leaving(rollout, why, held=held), file=sys.stderr if not held else sys.stdout)
+
+    def _lines(self, picture: Picture, event: Event) -> Iterator[str]:
+        match event["event"]:
+            case "accepted":
+                yield f"{header(picture)}  ({event['rollout']})"
+            case "preparing":
+                yield f"  {plain(event['text'])}"
+            case "planned":
+                yield f"  {text.count(len(event['steps']), 'step')}, at most {text.count(event['peak'], 'instance')}"
+                yield from (f"  note: {plain(note)}" for note in event.get("notes") or [])
+            case "ended":
+                yield ended(event)
+            case "judging":
+                yield from self._judging(event)
+            case "instance" if event.get("detail"):
+                yield f"  {event['instance']} is {event['state']}: {plain(event['detail'])}"
+            case "turned_back":
+                yield f"  turned back: {plain(event['reason'])}"
+            case "hook":
+                yield f"  {event['hook']} hook {event['state']}" + _with_status(event)
+            case "note":
+                yield f"  note: {plain(event['text'])}"
+            case "finished":
+                yield ending({**names(picture), **event})
+
+    def _judging(self, event: Event) -> Iterator[str]:
+        now = time.monotonic()
+        self._judged = self._judged or now
+        if now - self._judged >= _JUDGING_EVERY:
+            self._judged = now
+            yield f"  judging: {plain(event['text'])}"
+
+
+def header(picture: Picture) -> str:
+    """Which service, from where to where, how."""
+    way = f"{picture.old or 'nothing'} → {picture.new or 'nothing'}" if picture.old or picture.new else ""
+    return "  ".join(part for part in (picture.service, way, words(picture.strategy or picture.kind)) if part)
+
+
+def words(name: str) -> str:
+    """A strategy's name as people say it."""
+    return {"blue_green": "blue/green", "in_place": "in place", "rolled_back": "rolled back"}.get(name, name)
+
+
+def ended(event: Event) -> str:
+    """The line about a step that has ended."""
+    width = len(str(event["of"]))
+    verdict = f"  {event['verdict']}" if event.get("verdict") else ""
+    took = f"  {text.seconds(event['seconds'])}" if event.get("seconds") is not None else ""
+    detail = f"  {plain(event['detail'])}" if event.get("detail") else ""
+    mark = MARKS.get(event["outcome"], "?")
+    return f"  [{event['step']:>{width}}/{event['of']}] {mark} {event['text']}{verdict}{took}{detail}"
+
+
+def names(picture: Picture) -> dict[str, Any]:
+    """The picture's service and versions as a rollout's document has them."""
+    return {"service": picture.service, "kind": picture.kind, "from": picture.old, "to": picture.new}
+
+
+def ending(rollout: Event, *, on: bool = False) -> str:
+    """How a rollout ended: a sentence, and if it did not go well the reason, the last words, the next command."""
+    good = rollout["exit"] == 0
+    lines = [paint(f"{'✓' if good else '✗'} {_sentence(rollout)}", "green" if good else "red", on)]
+    if rollout.get("reason") and (not good or rollout.get("basis") == "health"):
+        lines.append(f"  {'Why' if good else 'Reason'}: {plain(rollout['reason'])}")
+    if rollout.get("log") and not good:
+        lines.append("  The instance's last lines:")
+        lines += (paint(f"    | {plain(line)}", "dim", on) for line in rollout["log"])
+    if not good:
+        lines.append(f"  Next: {_next(rollout)}")
+    return "\n".join(lines)
+
+
+def _sentence(rollout: Event) -> str:
+    service, old, new = rollout.get("service") or "the service", rollout.get("from"), rollout.get("to")
+    took = f"after {text.seconds(rollout.get('seconds') or 0)}"
+    if rollout["outcome"] == "promoted":
+        return _success(rollout.get("kind") or "deploy", service, new, took)
+    if rollout["outcome"] == "rolled_back":
+        return f"{service}: {new} was turned back; {old} serves all traffic as before, {took}."
+    if rollout["outcome"] == "failed" and rollout["exit"] == 5:
+        return f"{service}: the way back from {new} could not be completed; traffic was left on what works, {took}."
+    if rollout["outcome"] == "failed":
+        return f"{service}: {new} was refused; {f'{old} serves as before' if old else 'nothing serves'}, {took}."
+    if rollout["outcome"] == "stopped" and rollout["exit"] == 0:
+        return f"{service} is stopped, {took}."
+    return f"{service}: the rollout of {new} was {words(rollout['outcome'])}, {took}."
+
+
+def _success(kind: str, service: str, new: str | None, took: str) -> str:
+    match kind:
+        case "scale":
+            return f"{service} has its new size, {took}."
+        case "restart":
+            return f"{service} runs in fresh instances of {new}, {took}."
+        case "retire":
+            return f"{service}: the old version is stopped, {took}."
+        case "down":
+            return f"{service} is stopped, {took}."
+        case _:
+            return f"{service}: {new} serves all traffic, {took}."
+
+
+def _next(rollout: Event) -> str:
+    if rollout["exit"] == 5:
+        return "segue status"
+    return f"segue report {rollout['rollout']}" if rollout.get("rollout") else "segue report"
+
+
+def leaving(rollout: str, why: str, *, held: bool) -> str:
+    """What one is told who leaves a rollout that goes on."""
+    if held:
+        return f"Held: {why}. The rollout stays. Next: segue rollback, or segue wait {rollout}"
+    return f"Detached ({why}): the rollout goes on. Next: segue wait {rollout}"
+
+
+def _with_status(event: Event) -> str:
+    return f" with status {event['status']}" if event.get("status") not in (None, 0) else ""

@@ -1,0 +1,137 @@
+"""The guardian: starts the control plane, starts it again when it dies, and does nothing else.
+
+It runs in a session of its own. The control plane's end is the guardian's end when it was wanted (status 0),
+when another control plane holds the home (status 3), and when starting again cannot help (status 2, or three
+deaths in a row right after the first start). Orphans of a dead control plane are reaped here, since not every
+machine's first process does it.
+
+Rule: standard library only, and little of it: this process lives as long as the services.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+PID_FILE = "guardian.pid"
+ANOTHER_IS_THERE = 3
+FINAL = (0, 2, ANOTHER_IS_THERE)
+ALIVE = 2.0
+"""Seconds: a control plane that lived so long had started."""
+_LONGEST_PAUSE = 5.0
+_FIRST_PAUSE = 0.2
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def main() -> int:
+    """Guard the control plane of ``$SEGUE_HOME``; returns its last exit status."""
+    home = Path(os.environ["SEGUE_HOME"])
+    held = hold(home / PID_FILE)
+    if held is None:
+        return ANOTHER_IS_THERE
+    adopt_orphans()
+    with held:
+        return Guardian([sys.executable, "-P", "-m", "segue.cli.main", "serve"]).run()
+
+
+def hold(path: Path) -> TextIO | None:
+    """Write this process's id to `path` and lock it for life; None if another guardian holds it."""
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what the control plane leaves behind (Linux; elsewhere the first process is)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+class Guardian:
+    """Runs `command` until it ends for good."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+        self._child = 0
+        self._status: int | None = None
+        self._ending = False
+        self._signals = -1
+
+    def run(self) -> int:
+        """Start the command, again after each death; returns its last status (negative: a signal)."""
+        self._signals = _signals()
+        deaths, lived = 0, False
+        while True:
+            began = time.monotonic()
+            self._start()
+            while self._status is None:
+                self._listen(None)
+            long = time.monotonic() - began >= ALIVE
+            lived, deaths = lived or long, 1 if long else deaths + 1
+            if self._ending or self._status in FINAL or (deaths >= 3 and not lived):
+                return self._status
+            self._pause(0 if deaths == 1 else min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (deaths - 2)))
+            if self._ending:
+                return 0
+
+    def _start(self) -> None:
+        self._status = None
+        self._child = os.posix_spawn(self._command[0], list(self._command), os.environ)
+
+    def _pause(self, seconds: float) -> None:
+        _say(f"the control plane ended with status {self._status}; starting it again in {seconds:g} s")
+        until = time.monotonic() + seconds
+        while not self._ending and (left := until - time.monotonic()) > 0:
+            self._listen(left)
+
+    def _listen(self, timeout: float | None) -> None:
+        """Wait for a signal: reap what has died, pass on the wish to end."""
+        if not select.select([self._signals], [], [], timeout)[0]:
+            return
+        for number in os.read(self._signals, 64):
+            if number != signal.SIGCHLD:
+                self._ending = True
+                if self._status is None:
+                    os.kill(self._child, number)  # not yet reaped, so the id is still its own
+        self._reap()
+
+    def _reap(self) -> None:
+        try:
+            while (died := os.waitpid(-1, os.WNOHANG))[0]:
+                if died[0] == self._child:
+                    self._status = os.waitstatus_to_exitcode(died[1])
+        except ChildProcessError:
+            pass
+
+
+def _signals() -> int:
+    """A descriptor from which each SIGTERM, SIGINT and SIGCHLD can be read as one byte."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    return reading
+
+
+def _say(text: str) -> None:
+    print(f"guardian: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())
