@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
 from segue.core.release import Revision
 from segue.core.traffic import Backend, Endpoint, InstanceId, Route, RoutingTable, ServiceTable, Traffic
-from segue.errors import RouterLost, RouterRefused, StartFailed
-from segue.ports import Evidence, Instance, Platform, Router
-from segue.testing.calls import Apply, Confirmed, Exited, Seen, Settled, Start, Stop
+from segue.errors import Refused, RouterLost, RouterRefused, StartFailed
+from segue.ports import Commands, Ended, Evidence, Instance, Platform, Router
+from segue.testing.calls import Apply, Began, Confirmed, Exited, Seen, Settled, Start, Stop
 from segue.testing.clock import Crashed, VirtualClock
-from segue.testing.fakes import Behaviour, World, a_version, losses
+from segue.testing.fakes import Behaviour, Script, World, a_version, losses
 
 V1, V2 = Revision("v1.1"), Revision("v2.1")
 ONE = InstanceId("shop-v1.1-1")
@@ -54,7 +55,8 @@ def test_the_fakes_are_ports(world: World) -> None:
     platform: Platform = world.platform
     router: Router = world.router
     evidence: Evidence = world.evidence
-    assert platform and router and evidence
+    commands: Commands = world.commands
+    assert platform and router and evidence and commands
 
 
 # Platform
@@ -138,13 +140,13 @@ def test_an_instance_becomes_healthy_when_it_was_ordered_to(world: World, clock:
         instance = await started(world)
         command = f"health http://{instance.intent.address}"
         await clock.sleep(4.9)
-        assert (await world.platform.run(a_version(), command, 2))[0] == 1
+        assert (await world.commands.run(a_version(), command, 2))[0] == 1
         assert not await world.platform.listens(instance)
         await clock.sleep(0.1)
-        assert (await world.platform.run(a_version(), command, 2))[0] == 0
+        assert (await world.commands.run(a_version(), command, 2))[0] == 0
         assert await world.platform.listens(instance)
         world.platform.sick.add(ONE)
-        assert (await world.platform.run(a_version(), command, 2))[0] == 1
+        assert (await world.commands.run(a_version(), command, 2))[0] == 1
 
     clock.run(main())
 
@@ -162,16 +164,11 @@ def test_one_that_is_never_ready_is_never_ready(world: World, clock: VirtualCloc
 async def test_smoke_tests_fail_as_they_were_ordered(world: World) -> None:
     world.platform.order(V1, Behaviour(smoke="the shop is empty"))
     instance = await started(world)
-    assert await world.platform.run(a_version(), f"smoke http://{instance.intent.address}", 2) == (
+    assert await world.commands.run(a_version(), f"smoke http://{instance.intent.address}", 2) == (
         1,
         "the shop is empty",
     )
-    assert await world.platform.run(a_version(), f"health http://{instance.intent.address}", 2) == (0, "")
-
-
-async def test_a_command_answers_what_was_set(world: World) -> None:
-    world.platform.commands["./expand.sh"] = (3, "column exists")
-    assert await world.platform.run(a_version(), "./expand.sh", 2) == (3, "column exists")
+    assert await world.commands.run(a_version(), f"health http://{instance.intent.address}", 2) == (0, "")
 
 
 def test_an_instance_that_ends_by_itself_is_seen_to_end(world: World, clock: VirtualClock) -> None:
@@ -241,7 +238,61 @@ def test_logs_give_the_last_lines_and_those_that_come(world: World, clock: Virtu
     clock.run(main())
 
 
+# Commands
+
+
+async def hook(world: World, tmp_path: Path, command: str = "./expand.sh", *, once: str | None = None) -> Ended:
+    return await world.commands(
+        command,
+        folder=tmp_path,
+        environment={},
+        user=None,
+        timeout=timedelta(minutes=10),
+        log=tmp_path / "log",
+        status=tmp_path / once if once else None,
+    )
+
+
+async def test_a_command_does_what_was_ordered_and_else_succeeds(world: World, tmp_path: Path) -> None:
+    world.commands.order("./expand.sh", Script(status=3, output="column exists"))
+    assert await hook(world, tmp_path) == Ended(3)
+    assert (tmp_path / "log").read_text() == "column exists\n"
+    assert await hook(world, tmp_path, "./contract.sh")
+
+
+def test_a_command_takes_its_time_and_at_most_its_timeout(world: World, clock: VirtualClock, tmp_path: Path) -> None:
+    world.commands.order("./expand.sh", Script(seconds=60))
+    assert clock.run(hook(world, tmp_path)) == Ended(0)
+    assert clock.monotonic() == 60
+    world.commands.order("./expand.sh", Script(seconds=3600))
+    assert clock.run(hook(world, tmp_path)) == Ended(None, timed_out=True)
+    assert clock.monotonic() == 660
+
+
+def test_a_command_with_a_status_is_begun_once(world: World, clock: VirtualClock, tmp_path: Path) -> None:
+    world.commands.order("./expand.sh", Script(status=2, seconds=60))
+
+    async def main() -> None:
+        first = asyncio.create_task(hook(world, tmp_path, once="status"))
+        await clock.sleep(20)
+        first.cancel()
+        assert await hook(world, tmp_path, once="status") == Ended(2)
+        assert clock.monotonic() == 60
+        assert await hook(world, tmp_path, once="status") == Ended(2)
+        assert clock.monotonic() == 60
+
+    clock.run(main())
+    assert world.record.calls.count(Began("./expand.sh")) == 1
+
+
 # Router
+
+
+async def test_a_listener_that_somebody_else_has_is_refused(world: World) -> None:
+    await world.router.refuse_taken("127.0.0.1:8080")
+    world.router.taken.add("127.0.0.1:8080")
+    with pytest.raises(Refused, match="8080"):
+        await world.router.refuse_taken("127.0.0.1:8080")
 
 
 async def test_a_table_is_in_force_once_it_is_confirmed(world: World) -> None:

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from segue.core.release import Revision
 from segue.core.traffic import Endpoint, InstanceId, RoutingTable, Traffic
 from segue.ports import Instance, Intent
 
@@ -66,9 +65,15 @@ class Logs:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A command was run beside an instance: a health check, a smoke test, a hook."""
+    """A command was asked for: a health check, a smoke test, a hook, a build."""
 
-    revision: Revision
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """It happened: a command has really begun."""
+
     command: str
 
 
@@ -89,6 +94,13 @@ class Observe:
     """`Router.observe` was called."""
 
     service: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """`Router.refuse_taken` was called."""
+
+    listen: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +148,8 @@ class Seen:
 Act = Place | Start | Stop | Apply | Settle
 """A call that changes the world; the others only look."""
 
-Look = Find | Gone | Listens | Logs | Ran | Observe | SampleOf | BooksOf
-Event = Exited | Confirmed | Settled | Seen
+Look = Find | Gone | Listens | Logs | Ran | Observe | Probe | SampleOf | BooksOf
+Event = Exited | Began | Confirmed | Settled | Seen
 Call = Act | Look | Event
 
 

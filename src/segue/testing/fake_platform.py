@@ -13,7 +13,7 @@ from segue.core.version import Version
 from segue.engine.clock import Clock, wait_for
 from segue.errors import StartFailed
 from segue.ports import Instance, Intent
-from segue.testing.calls import Exited, Find, Gone, Listens, Logs, Place, Ran, Record, Start, Stop
+from segue.testing.calls import Exited, Find, Gone, Listens, Logs, Place, Record, Start, Stop
 from segue.testing.gate import Gate
 
 
@@ -54,7 +54,6 @@ class FakePlatform:
 
     def __init__(self, clock: Clock, record: Record) -> None:
         self.sick: set[InstanceId] = set()
-        self.commands: dict[str, tuple[int, str]] = {}
         self.starting, self.stopping = Gate(), Gate()
         self._clock, self._record = clock, record
         self._orders: dict[str, list[Behaviour]] = {}
@@ -91,6 +90,11 @@ class FakePlatform:
         """Whether the instance at `address` would pass its health check now."""
         found = (process for process in self._processes.values() if process.instance.intent.address == address)
         return any(self._ready(process) and process.instance.id not in self.sick for process in found)
+
+    def smoke(self, address: str) -> str | None:
+        """Why the smoke tests of the instance at `address` fail; None: they do not."""
+        found = [process for process in self._processes.values() if process.instance.intent.address == address]
+        return found[-1].behaviour.smoke if found else "nothing is there"
 
     # Platform
 
@@ -169,20 +173,6 @@ class FakePlatform:
                 return
             if told == len(written):
                 await self._written.passed()
-
-    # RunCommand
-
-    async def run(self, version: Version, command: str, seconds: float) -> tuple[int, str]:
-        """Exit status and output of `command`: what was set in `commands`, else a health check or a smoke test."""
-        async with self._record.during(Ran(version.revision, command)):
-            if command in self.commands:
-                return self.commands[command]
-            word, _, url = command.partition(" ")
-            address = url.removeprefix("http://")
-            if word == "health":
-                return (0, "") if self.healthy(address) else (1, "not healthy")
-            failures = [p.behaviour.smoke for p in self._processes.values() if p.instance.intent.address == address]
-            return (1, failures[-1]) if word == "smoke" and failures and failures[-1] else (0, "")
 
     def _next_behaviour(self, intent: Intent) -> Behaviour:
         orders = self._orders.get(intent.instance) or self._orders.get(intent.revision) or [Behaviour()]

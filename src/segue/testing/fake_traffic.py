@@ -12,16 +12,20 @@ from math import inf
 from segue.core.release import Revision
 from segue.core.traffic import Books, InstanceId, Observed, RoutingTable, Sample, ServiceTable, Traffic
 from segue.engine.clock import Clock
-from segue.errors import RouterLost, RouterRefused
-from segue.testing.calls import Apply, BooksOf, Confirmed, Observe, Record, SampleOf, Seen, Settle, Settled
+from segue.errors import Refused, RouterLost, RouterRefused
+from segue.testing.calls import Apply, BooksOf, Confirmed, Observe, Probe, Record, SampleOf, Seen, Settle, Settled
 from segue.testing.gate import Gate
 
 
 class FakeRouter:
-    """What splits the traffic, in memory. `in_flight`: how many requests an instance has, set by the test."""
+    """What splits the traffic, in memory.
+
+    `in_flight`: how many requests an instance has, set by the test. `taken`: where somebody else listens.
+    """
 
     def __init__(self, clock: Clock, record: Record) -> None:
         self.in_flight: dict[InstanceId, int] = {}
+        self.taken: set[str] = set()
         self.confirming, self.settling = Gate(), Gate()
         self.history: list[tuple[float, RoutingTable]] = [(clock.monotonic(), RoutingTable())]
         self._clock, self._record = clock, record
@@ -88,6 +92,12 @@ class FakeRouter:
                 end.instance: Observed(end.state is Traffic.READY, self.in_flight.get(end.instance, 0))
                 for end in ends
             }
+
+    async def refuse_taken(self, listen: str) -> None:
+        """Raise Refused if `listen` is among `taken`."""
+        async with self._record.during(Probe(listen)):
+            if listen in self.taken:
+                raise Refused(f"somebody else listens on {listen}")
 
     def check_there(self) -> None:
         """Raise RouterLost as it was ordered."""

@@ -9,7 +9,7 @@ The world they stand for survives the control plane: a test may drop an engine, 
     world.evidence.flow("shop", rate=50, failing={"v2.1": 0.5})    # requests a second, by the confirmed shares
 
 Instances are not reached over the network: `a_version` asks for its health and smoke tests by command, and
-`FakePlatform.run` answers those.
+`FakeCommands` answers those as the platform was ordered.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ from segue.core.release import Revision
 from segue.core.version import Health, SmokeCommand, Version
 from segue.engine.clock import Clock
 from segue.testing.calls import Record, losses
+from segue.testing.fake_commands import FakeCommands, Script
 from segue.testing.fake_platform import Behaviour, FakePlatform
 from segue.testing.fake_traffic import FakeEvidence, FakeRouter
 from segue.testing.gate import Gate
 
 __all__ = [
     "Behaviour",
+    "FakeCommands",
     "FakeEvidence",
     "FakePlatform",
     "FakeRouter",
     "Gate",
     "Record",
+    "Script",
     "World",
     "a_version",
     "losses",
@@ -46,12 +49,13 @@ class World:
         self.clock = clock
         self.record = Record()
         self.platform = FakePlatform(clock, self.record)
+        self.commands = FakeCommands(clock, self.record, self.platform)
         self.router = FakeRouter(clock, self.record)
         self.evidence = FakeEvidence(clock, self.router, self.record)
 
 
 def a_version(service: str = "shop", revision: str = "v1.1", **changes: Any) -> Version:
-    """A version whose health and smoke tests `FakePlatform.run` answers; `changes` are fields of `Version`."""
+    """A version whose health and smoke tests `FakeCommands` answers; `changes` are fields of `Version`."""
     version = Version(
         service=service,
         revision=Revision(revision),
