@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from segue.platforms.identity import Identity, alive, ended, members, send
+from segue.platforms.identity import Identity, ended, identify, members, send
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,9 @@ class Session:
         return killed
 
     def _ours(self) -> bool:
-        return alive(self.leader) or any(holds(process, self.log) for process in members(self.leader.pid))
+        return identify(self.leader.pid) == self.leader or any(
+            holds(process, self.log) for process in members(self.leader.pid)
+        )
 
 
 async def _all_ended(processes: list[Identity]) -> None:

@@ -56,11 +56,10 @@ class Child:
         self._order = order
         self._process = process
         self._report = report
-
-    @property
-    def pid(self) -> int:
-        """The launcher's pid; the command that it becomes keeps it."""
-        return self._process.pid
+        found = identify(process.pid)
+        assert found is not None, "a child is there until it is reaped"
+        self.identity = found
+        """Who the launcher is; the command that it becomes is the same process."""
 
     async def begun(self) -> None:
         """Return when the command runs. Raises StartFailed, and Lost where the claim was taken. Call it once."""
@@ -78,9 +77,7 @@ class Child:
 
     async def ended(self) -> int | None:
         """Its exit status when it has ended (negative: a signal)."""
-        identity = identify(self.pid) if self._process.returncode is None else None
-        if identity is not None:
-            await ended(identity)
+        await ended(self.identity)
         return self.reap()
 
     def reap(self) -> int | None:
