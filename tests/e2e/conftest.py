@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from loads import Segue, Shop, free_port, leftovers
 
 from segue.testing.load import Probe
+from segue.testing.site import Segue, Shop, kill, leftovers
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def segue() -> Iterator[Segue]:
         left = leftovers(folder)
         assert not left, f"left running: {left}"
     finally:
-        line.kill_leftovers(folder)
+        kill(folder)
         print(line.log())
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -36,9 +36,7 @@ def segue() -> Iterator[Segue]:
 @pytest.fixture
 def shop(segue: Segue) -> Shop:
     """A service that runs the tiny application, in a folder of its own; nothing is deployed yet."""
-    folder = segue.home.parent / "shop"
-    folder.mkdir()
-    return Shop(segue, folder, free_port())
+    return Shop(segue, segue.home.parent / "shop")
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from loads import eventually, free_port, tiny
+from loads import eventually, tiny
 
 from segue.testing.http1 import Answer
 from segue.testing.load import H2load, Probe, Wrk, read_h2load, read_wrk
 from segue.testing.prober import Load, Prober
+from segue.testing.site import free_port
 from segue.testing.tally import Counting, Loss, Tally, decode, encode
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loads import Segue, Shop
 
 from segue.testing.apps import NotInstalled, httpbin_source
 from segue.testing.load import H2load, Probe
+from segue.testing.site import Segue, Shop
 from segue.testing.tally import Tally
 
 Load = Callable[..., Probe]
@@ -104,8 +104,8 @@ def test_no_request_is_lost_over_http2(shop: Shop) -> None:
 @pytest.mark.parametrize("strategy", list(QUICK))
 def test_httpbin_under_gunicorn_loses_nothing_by(strategy: str, shop: Shop, load: Load) -> None:
     old, new = "0.10.2", "0.10.4"
-    serve = {"command": "./serve {port}", "replicas": 2, "strategy": QUICK[strategy]}
-    shop.write(**serve, health={"path": "/status/200", "every": "200ms"})
+    serve = {"source": ".", "command": "./serve {port}"}
+    shop.write(process=serve, strategy=QUICK[strategy], health={"path": "/status/200", "every": "200ms"})
     _release(shop, old)
     shop.deploy(old)
     probe = load(shop.url + "get")
