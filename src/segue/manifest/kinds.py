@@ -50,6 +50,7 @@ _STATUSES = "a status such as 200 or a range such as 200-399"
 
 Text = Annotated[str, Kind(values.text, "text")]
 Command = Annotated[str, Kind(values.text, "a command")]
+Program = Annotated[str, Kind(values.command, "a command")]
 File = Annotated[str, Kind(values.text, "a path")]
 User = Annotated[str, Kind(values.text, "the name of a user")]
 InnerFolder = Annotated[str, Kind(values.inner_folder, "a folder inside the source, such as uploads")]

@@ -33,6 +33,7 @@ from segue.manifest.kinds import (
     Listen,
     Many,
     Number,
+    Program,
     RoutePath,
     Section,
     ServiceName,
@@ -95,7 +96,7 @@ EnvValue = Annotated[str | FromEnv, Kind(_env_value, "text, a number, true, fals
 class Process(Section):
     """Instances are processes on this machine."""
 
-    command: Command
+    command: Program
     source: File | None = None
     shared: Annotated[tuple[InnerFolder, ...], Many("a list of folders")] = ()
     build: Command | None = None

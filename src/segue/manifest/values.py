@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import shlex
 import signal as signals
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -79,6 +80,16 @@ def text(value: object) -> str:
     if "\0" in value:
         raise Wrong("the text has a NUL character in it")
     return value
+
+
+def command(value: object) -> str:
+    """A program and its arguments, in words as a shell would read them."""
+    line = text(value)
+    try:
+        shlex.split(line)
+    except ValueError as exc:
+        raise Wrong(f"it cannot be split into words: {str(exc).lower()}") from exc
+    return line
 
 
 def flag(value: object) -> bool:
