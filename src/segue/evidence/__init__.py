@@ -1,0 +1,1 @@
+"""What is observed of a service's requests: one adapter of the `Evidence` port per source."""
