@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
@@ -111,6 +112,9 @@ class Release:
 
     def __post_init__(self) -> None:
         """Raise ValueError where the strategy cannot go this way."""
+        for name, number in self._numbers():
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, not {number}")
         if self.old is None or not isinstance(self._how, InPlace):
             return
         if self.new.size != self.old.size:
@@ -120,6 +124,14 @@ class Release:
             )
         if self._how.batch >= self.new.size:
             raise ValueError(f"in_place needs more than {self._how.batch} instances to take a batch out")
+
+    def _numbers(self) -> Iterator[tuple[str, int]]:
+        """What the strategies count with: nothing of it may be nothing."""
+        yield from ((f"the size of {side.revision}", side.size) for side in (self.new, self.old) if side)
+        if not isinstance(self._how, BlueGreen):
+            yield "batch", self._how.batch
+        if isinstance(self._how, Rolling):
+            yield "surge", self._how.surge
 
     @property
     def _how(self) -> Rolling | InPlace | BlueGreen:

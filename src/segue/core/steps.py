@@ -96,10 +96,10 @@ def decision(plan: Plan) -> int:
     """The number of steps after which a plan is decided: what follows is tidying up.
 
     A plan is decided after its last Shift and the judgement or hold that follows it; a plan without a
-    Shift is decided at its end.
+    Shift, and one after which nobody is served, at its end.
     """
     shifts = [i for i, step in enumerate(plan) if isinstance(step, Shift)]
-    if not shifts:
+    if not shifts or plan[shifts[-1]] == Shift(()):
         return len(plan)
     end = shifts[-1] + 1
     while end < len(plan) and isinstance(plan[end], Judge | Hold):

@@ -71,7 +71,7 @@ class Runner:
     ) -> None:
         self.record = record
         self.decided = asyncio.Event()
-        self._keeper, self._watch, self._journal, self._clock = keeper, watch, journal, clock
+        self._keeper, self.watch, self._journal, self._clock = keeper, watch, journal, clock
         self._work, self._service = work, service
         self._asked: Setback | None = None
         self._alarm: Judgement | None = None
@@ -86,7 +86,7 @@ class Runner:
     async def run(self) -> None:
         """Carry the rollout out to its end."""
         self._keeper.rollout = self.record.id
-        await self._watch.look()
+        await self.watch.look()
         watching = asyncio.create_task(self._look_out())
         try:
             if self.record.decided is None:
@@ -96,7 +96,7 @@ class Runner:
             watching.cancel()
             with suppress(asyncio.CancelledError):
                 await watching
-        await self._watch.look()
+        await self.watch.look()
         self._end()
 
     async def _decide(self) -> None:
@@ -148,7 +148,7 @@ class Runner:
     def _begin(self, number: int, demand: Demand) -> datetime:
         step = self.record.steps[number - 1]
         if isinstance(step, Shift) and demand.share(self.record.new or Revision("")):
-            self._watch.shifting()
+            self.watch.shifting()
         self._journal.begin(self.record, number, demand)
         self._tell("began", step=number, of=len(self.record.steps), text=str(step), demand=demands.encode(demand))
         return self._clock.now()
@@ -158,10 +158,12 @@ class Runner:
         try:
             await self._make_true(number, step, before, began)
         except Setback as setback:
-            if self.record.turned is not None:
+            if self.record.turned is None:
+                self._turn_back(setback, number)
                 raise
-            self._turn_back(setback, number)
-            raise
+            if not isinstance(step, Run):
+                raise
+            self._degrade(setback.reason)
         judged = self._judged if isinstance(step, Judge) else None
         self._journal.end(self.record, number, "done", _encoded(judged))
         self._tell_end(number, step, "done", began, judged)
@@ -190,11 +192,11 @@ class Runner:
 
     async def _judge(self, number: int, end: datetime) -> None:
         while (left := (end - self._clock.now()).total_seconds()) > 0:
-            said = self._watch.judgement().reason
+            said = self.watch.judgement().reason
             self._tell("judging", step=number, text=f"{left:.0f} s left; {said}")
             await self._clock.sleep(min(1.0, left))
-        await self._watch.look()
-        self._judged = self._watch.judgement()
+        await self.watch.look()
+        self._judged = self.watch.judgement()
         if self._judged.alarm:
             raise Setback(self._judged.reason, judgement=self._judged)
 
@@ -261,8 +263,8 @@ class Runner:
         """Count all the time; while the new version is on trial with a share, judge as well."""
         while True:
             await self._clock.sleep(1.0)
-            await self._watch.look()
-            judgement = self._watch.judgement()
+            await self.watch.look()
+            judgement = self.watch.judgement()
             if judgement.alarm and self.record.decided is None and self._on_trial() is not None:
                 self._alarm = judgement
                 self._keeper.bell.ring()
@@ -306,19 +308,19 @@ class Runner:
 
     async def _go_back(self) -> None:
         self._keeper.trial = self._on_trial()
+        back, asked = self.record.back, self.record.basis == Basis.PERSON or self.record.replaced
         try:
-            await self._walk(decision(self.record.back))
+            await self._walk(decision(back) if asked else len(back))  # refused: what was started is gone
         except Setback as setback:
             self._strand(setback)
             return
-        person = self.record.basis == Basis.PERSON
         outcome = "superseded" if self.record.replaced else "rolled_back"
-        self._finish(outcome, 7 if person or self.record.replaced else 1, self.record.turned or "", self._final())
+        self._finish(outcome, 7 if asked else 1, self.record.turned or "", self._final())
 
     def _strand(self, setback: Setback) -> None:
         """The way back cannot be completed: traffic is left on what works, a person is asked."""
         reason = f"{self.record.turned}; and the way back failed: {setback.reason}"
-        self._journal.put_service(replace(self._service(), degraded=reason))
+        self._degrade(reason)
         self._finish("failed", 5, reason, self._keeper.demand)
 
     # Ends
@@ -381,11 +383,11 @@ class Runner:
             return
         plan = self.record.steps
         if any(isinstance(step, Run) for step in plan[decision(plan) :]):
-            try:
-                await self._walk(len(plan))
-            except Setback as setback:
-                self._journal.put_service(replace(self._service(), degraded=setback.reason))
-                self._tell("note", text=setback.reason)
+            await self._walk(len(plan))
+
+    def _degrade(self, reason: str) -> None:
+        self._journal.put_service(replace(self._service(), degraded=reason))
+        self._tell("note", text=reason)
 
     def _end(self) -> None:
         self.record = replace(self.record, ended=self._clock.now())

@@ -1,0 +1,208 @@
+"""The routes. An error is `{"error": {"code", "exit", "message", "next"}}`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.responses import Response
+
+from segue import __version__
+from segue.api.bodies import Asked, Deploy, Rollback, Scale, Shutdown, order
+from segue.engine import documents
+from segue.engine.control import ControlPlane
+from segue.engine.orders import Answer, Asker
+from segue.engine.plans import preview
+from segue.engine.records import Event, RolloutRecord
+from segue.engine.service import Service
+from segue.errors import Refused, SegueError, Usage
+
+STATUS = {2: 400, 4: 409}
+"""HTTP status by exit status; everything else is 500."""
+
+Wait = Annotated[float, Query(ge=0, le=86400)]
+Who = Annotated[str, Header(alias="X-Segue-Who")]
+Key = Annotated[str | None, Header(alias="Idempotency-Key")]
+
+
+class Unknown(Refused):
+    """What is asked for does not exist."""
+
+    code = "unknown"
+
+
+def make(control: ControlPlane, stop: Callable[[bool], None]) -> FastAPI:
+    """The API of `control`; `stop` ends the process, with everything or without."""
+    app = FastAPI(title="Segue", version=__version__, docs_url=None, redoc_url=None)
+    _errors(app)
+    _reading(app, control)
+    _asking(app, control)
+    _rollouts(app, control)
+
+    @app.post("/v1/shutdown", status_code=202)
+    async def shutdown(body: Shutdown) -> dict[str, Any]:
+        stop(body.all)
+        return {}
+
+    return app
+
+
+def _errors(app: FastAPI) -> None:
+    @app.exception_handler(SegueError)
+    async def ours(_: Request, error: SegueError) -> JSONResponse:
+        status = 404 if isinstance(error, Unknown) else STATUS.get(error.exit, 500)
+        return JSONResponse({"error": error.document()}, status)
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return JSONResponse({"error": Usage(f"{place}: {first['msg']}").document()}, 400)
+
+
+def _reading(app: FastAPI, control: ControlPlane) -> None:
+    @app.get("/healthz")
+    async def healthz() -> dict[str, Any]:
+        return {"ok": True, "version": __version__, "pid": control.pid, "home": str(control.home)}
+
+    @app.get("/v1/services")
+    async def services() -> dict[str, Any]:
+        return documents.status(found for _, found in sorted(control.services.items()))
+
+    @app.get("/v1/services/{name}")
+    async def one(name: str) -> dict[str, Any]:
+        return documents.service_status(_service(control, name))
+
+    @app.post("/v1/services/{name}/plan")
+    async def plan(name: str, body: Deploy) -> dict[str, Any]:
+        return preview(control.services.get(name), order(name, body))
+
+    @app.get("/v1/services/{name}/logs")
+    async def logs(
+        name: str,
+        version: str | None = None,
+        instance: str | None = None,
+        lines: Annotated[int, Query(ge=0, le=100_000)] = 100,
+        follow: bool = False,
+    ) -> Response:
+        _service(control, name)
+        text = control.logs(name, version=version, instance=instance, lines=lines, follow=follow)
+        return StreamingResponse(text, media_type="text/plain")
+
+    @app.get("/v1/events")
+    async def events(request: Request, after: int | None = None, service: str | None = None) -> Response:
+        said = request.headers.get("last-event-id", "")
+        first = after if after is not None else (int(said) if said.isdigit() else control.journal.last_seq())
+        found = control.journal.follow(first, service=service)
+        if "text/event-stream" in request.headers.get("accept", ""):
+            return StreamingResponse(_sse(found), media_type="text/event-stream")
+        return StreamingResponse(_lines(found), media_type="application/x-ndjson")
+
+
+def _asking(app: FastAPI, control: ControlPlane) -> None:
+    @app.post("/v1/services/{name}/rollouts")
+    async def deploy(name: str, body: Deploy, who: Who = "somebody", key: Key = None, wait: Wait = 0) -> Response:
+        asker = Asker(who, body.reason, key, body.if_busy)
+        return await _answer(control, await control.deploy(order(name, body), asker), wait)
+
+    @app.post("/v1/services/{name}/rollback")
+    async def rollback(name: str, body: Rollback, who: Who = "somebody", key: Key = None, wait: Wait = 0) -> Response:
+        service = _service(control, name)
+        return await _answer(control, await service.rollback(body.to, Asker(who, body.reason, key)), wait)
+
+    @app.post("/v1/services/{name}/scale")
+    async def scale(name: str, body: Scale, who: Who = "somebody", key: Key = None, wait: Wait = 0) -> Response:
+        service = _service(control, name)
+        return await _answer(control, await service.scale(body.count, Asker(who, body.reason, key)), wait)
+
+    @app.post("/v1/services/{name}/{act}")
+    async def act(
+        name: str, act: str, body: Asked, who: Who = "somebody", key: Key = None, wait: Wait = 0
+    ) -> Response:
+        service = _service(control, name)
+        acts = {"restart": service.restart, "retire": service.retire, "down": service.down}
+        if act not in acts:
+            raise Unknown(f"there is no request {act}: known are rollouts, rollback, scale, {', '.join(acts)}")
+        return await _answer(control, await acts[act](Asker(who, body.reason, key)), wait)
+
+
+def _rollouts(app: FastAPI, control: ControlPlane) -> None:
+    @app.get("/v1/rollouts")
+    async def rollouts(
+        service: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 20
+    ) -> dict[str, Any]:
+        found = control.journal.rollouts(service, limit)
+        return {"rollouts": [documents.rollout(record) for record in found]}
+
+    @app.get("/v1/rollouts/{id}")
+    async def rollout(id: str, service: str | None = None) -> dict[str, Any]:
+        record = _rollout(control, id, service)
+        steps = [documents.step(step) for step in control.journal.steps(record.id)]
+        return {**documents.rollout(record), "steps": steps}
+
+    @app.get("/v1/rollouts/{id}/report")
+    async def report(id: str, service: str | None = None) -> dict[str, Any]:
+        record = _rollout(control, id, service)
+        await control.look(record)
+        return documents.report(control.journal, record)
+
+    @app.get("/v1/rollouts/{id}/events")
+    async def events(id: str, after: int = 0, service: str | None = None) -> Response:
+        record = _rollout(control, id, service)
+        found = _until_finished(control.journal.follow(after, rollout=record.id))
+        return StreamingResponse(_lines(found), media_type="application/x-ndjson")
+
+
+def _service(control: ControlPlane, name: str) -> Service:
+    if name not in control.services:
+        known = ", ".join(sorted(control.services)) or "no service yet"
+        raise Unknown(f"there is no service {name}: there is {known}", next="segue status")
+    return control.services[name]
+
+
+def _rollout(control: ControlPlane, id: str, service: str | None) -> RolloutRecord:
+    if id == "latest":
+        newest = control.journal.rollouts(service, 1)
+        found = newest[0] if newest else None
+    else:
+        found = control.journal.rollout(id)
+    if found is None:
+        raise Unknown("no rollout yet" if id == "latest" else f"there is no rollout {id}", next="segue history")
+    return found
+
+
+async def _answer(control: ControlPlane, answer: Answer, wait: float) -> Response:
+    """The answer to a request, when the rollout is decided or `wait` seconds have passed."""
+    if answer.rollout is None:
+        return JSONResponse({"rollout": None, "message": answer.message})
+    if wait:
+        try:
+            async with asyncio.timeout(wait):
+                async for event in control.journal.follow(rollout=answer.rollout):
+                    if event.event == "finished":
+                        return JSONResponse(event.document())
+        except TimeoutError:
+            pass
+    return JSONResponse({"rollout": answer.rollout}, 202)
+
+
+async def _until_finished(events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+    async for event in events:
+        yield event
+        if event.event == "finished":
+            return
+
+
+async def _lines(events: AsyncIterator[Event]) -> AsyncIterator[str]:
+    async for event in events:
+        yield json.dumps(event.document()) + "\n"
+
+
+async def _sse(events: AsyncIterator[Event]) -> AsyncIterator[str]:
+    async for event in events:
+        yield f"id: {event.seq}\nevent: {event.event}\ndata: {json.dumps(event.document())}\n\n"

@@ -1,0 +1,94 @@
+"""What requests carry, and how a manifest becomes an order."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from segue.engine.orders import Busy, Order
+from segue.engine.records import Hooks
+from segue.errors import Usage
+from segue.manifest.schema import Manifest
+
+
+class Body(BaseModel):
+    """A request's body: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Deploy(Body):
+    """A deployment. `environment` holds what the client resolved; `folder` is the manifest's."""
+
+    manifest: dict[str, Any]
+    text: str = ""
+    folder: str
+    environment: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")
+    strategy: str | None = None
+    reason: str | None = None
+    if_busy: Busy = "refuse"
+
+
+class Rollback(Body):
+    """Where to go back to; None: to the version before."""
+
+    to: str | None = None
+    reason: str | None = None
+
+
+class Scale(Body):
+    """How many instances there are to be."""
+
+    count: int
+    reason: str | None = None
+
+
+class Asked(Body):
+    """A request that needs no more than a reason."""
+
+    reason: str | None = None
+
+
+class Shutdown(Body):
+    """Whether the services and the router end too."""
+
+    all: bool = False
+
+
+def order(service: str, body: Deploy) -> Order:
+    """The order that a request is. Raises Usage where the manifest is not one."""
+    try:
+        manifest = Manifest.model_validate(body.manifest, context={"as_root": os.geteuid() == 0})
+    except ValidationError as error:
+        raise Usage(f"the manifest is wrong: {error.errors()[0]['msg']}", next="segue check") from error
+    if manifest.service != service:
+        raise Usage(f"the manifest is {manifest.service}'s, not {service}'s")
+    folder, process = Path(body.folder), manifest.run.process
+    if not folder.is_absolute():
+        raise Usage(f"folder must be absolute, not {body.folder}")
+    return Order(
+        service=service,
+        version=body.version,
+        folder=folder,
+        command=process.command,
+        replicas=manifest.replicas,
+        route=manifest.route.core(),
+        strategy=manifest.rollout(body.strategy),
+        source=(folder / process.source).resolve() if process.source is not None else None,
+        shared=process.shared,
+        build=process.build,
+        environment=body.environment,
+        user=process.user,
+        health=manifest.health.core(),
+        smoke=tuple(test.core() for test in manifest.smoke),
+        stop=manifest.stop.core(),
+        hooks=Hooks(manifest.hooks.before, manifest.hooks.on_rollback, manifest.hooks.timeout.total_seconds()),
+        retain=manifest.retain,
+        manifest=hashlib.sha256(body.text.encode()).hexdigest(),
+    )

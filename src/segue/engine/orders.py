@@ -1,0 +1,61 @@
+"""What can be asked of a service, and what the answer is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from segue.core.release import BlueGreen, InPlace, Rolling
+from segue.core.traffic import Route
+from segue.core.version import Health, Smoke, Stop
+from segue.engine.records import Hooks
+
+Busy = Literal["refuse", "wait", "replace"]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A deployment that is asked for: everything the manifest says of it, as the engine needs it.
+
+    `source`: what is copied for the version; without it the command runs in `folder` itself.
+    `environment` holds secrets: it never appears in the repr. `manifest`: the digest of its text.
+    """
+
+    service: str
+    version: str
+    folder: Path
+    command: str
+    replicas: int = 1
+    route: Route = Route()
+    strategy: Rolling | InPlace | BlueGreen = Rolling()
+    source: Path | None = None
+    shared: tuple[str, ...] = ()
+    build: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    user: str | None = None
+    health: Health = Health()
+    smoke: tuple[Smoke, ...] = ()
+    stop: Stop = Stop()
+    hooks: Hooks = Hooks()
+    retain: int = 3
+    manifest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks, with what words, and how the same request can be told from a new one."""
+
+    who: str = "somebody"
+    reason: str | None = None
+    key: str | None = None
+    if_busy: Busy = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The rollout that carries a request out, or None with a message: there was nothing to do."""
+
+    rollout: str | None
+    message: str | None = None
