@@ -1,0 +1,65 @@
+"""Folders and files of the version store: whose they are, and who may pass."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from pathlib import Path, PurePosixPath
+
+from segue.accounts import Account
+
+
+def make(folder: Path) -> None:
+    """Make `folder`, and those above it that are missing, for us alone."""
+    for missing in reversed([step for step in (folder, *folder.parents) if not step.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+
+
+def open_way(folder: Path, top: Path) -> None:
+    """Let everybody pass through `folder` and those above it up to `top`; what they hold stays unseen."""
+    for step in (folder, *folder.parents):
+        step.chmod(stat.S_IMODE(step.stat().st_mode) | 0o011)
+        if step == top:
+            return
+
+
+def write(file: Path, text: str) -> None:
+    """Put a whole file, for us alone, into its place and onto the disk."""
+    draft = file.with_name(f".{file.name}.new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as writing:
+        writing.write(text)
+        writing.flush()
+        os.fsync(writing.fileno())
+    draft.rename(file)
+
+
+def give(folder: Path, account: Account | None) -> None:
+    """Make `folder` and all in it the account's, closed to others."""
+    folder.chmod(0o700)
+    if account is None:
+        return
+    os.chown(folder, account.uid, account.gid)
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            os.chown(Path(parent, name), account.uid, account.gid, follow_symlinks=False)
+
+
+def share(first: Path, shared: Path, name: PurePosixPath, account: Account | None) -> None:
+    """Make the folder `name` below `shared` for all versions, if it is missing, with the content of `first`."""
+    place = shared / name
+    if place.exists():
+        return
+    make(place.parent)
+    if account is not None:
+        open_way(place.parent, shared)
+    draft = place.with_name(f".{place.name}.new")
+    if draft.exists():
+        shutil.rmtree(draft)
+    if first.is_dir() and not first.is_symlink():
+        shutil.copytree(first, draft, symlinks=True)
+    else:
+        draft.mkdir()
+    give(draft, account)
+    draft.rename(place)
