@@ -59,7 +59,7 @@ def down(context: Context, detach: bool = False) -> int:
 
 def back_on(rollout: Mapping[str, Any], took: str) -> str:
     """What a rollback did. A rollout that was turned back left its `to`; a new one went there."""
-    turned = rollout.get("outcome") == "rolled_back"
+    turned = rollout["outcome"] == "rolled_back"
     left, now = (rollout["to"], rollout["from"]) if turned else (rollout["from"], rollout["to"])
     return f"Back on {now or 'nothing'} ({left} → {now or 'nothing'} in {took})."
 
@@ -72,14 +72,18 @@ def _act(context: Context, action: str, body: Mapping[str, object], detach: bool
         return _done(context, answer, answer["message"])
     if detach:
         return _done(context, answer, f"Under way: segue wait {answer['rollout']}")
-    if "outcome" in answer:
-        finished = {"event": "finished", **answer}
-        _summary(context, action, finished, sentence)
-    else:
+    shown = "outcome" not in answer
+    if shown:
         from segue.cli.follow import show
 
-        finished = show(context, answer["rollout"])
-    return _status(action, finished)
+        answer = show(context, answer["rollout"])
+    elif context.json:
+        context.print({"event": "finished", **answer})
+    rollout = {**context.ask("GET", f"/v1/rollouts/{quote(answer['rollout'])}"), **answer}
+    status = _status(action, rollout)
+    if not context.json and (status == 0 or not shown):
+        _tell(rollout, status, sentence)
+    return status
 
 
 def _done(context: Context, answer: Mapping[str, Any], sentence: str) -> int:
@@ -90,21 +94,17 @@ def _done(context: Context, answer: Mapping[str, Any], sentence: str) -> int:
     return 0
 
 
-def _summary(context: Context, action: str, finished: Mapping[str, Any], sentence: Sentence) -> None:
-    if context.json:
-        context.print(finished)
-        return
-    rollout = {**context.ask("GET", f"/v1/rollouts/{quote(finished['rollout'])}"), **finished}
-    if _status(action, finished) == 0:
-        print(sentence(rollout, seconds(finished.get("seconds") or 0)))
-        return
-    from segue.cli.views import ending
+def _tell(rollout: Mapping[str, Any], status: int, sentence: Sentence) -> None:
+    if status == 0:
+        print(sentence(rollout, seconds(rollout.get("seconds") or 0)))
+    else:
+        from segue.cli.views import ending
 
-    print(ending(rollout))
+        print(ending(rollout))
 
 
-def _status(action: str, finished: Mapping[str, Any]) -> int:
-    """A rollout that was rolled back is a failed deploy (its own status says so) but a good rollback."""
-    if action == "rollback" and finished["outcome"] == "rolled_back":
+def _status(action: str, rollout: Mapping[str, Any]) -> int:
+    """A deploy that was turned back has failed, its own status says so; the rollback that did it has not."""
+    if action == "rollback" and rollout["outcome"] == "rolled_back" and rollout.get("kind") != "rollback":
         return 0
-    return int(finished["exit"])
+    return int(rollout["exit"])

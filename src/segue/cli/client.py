@@ -1,14 +1,15 @@
 """HTTP/1.1 over the control plane's Unix socket: one request a connection.
 
-Rule: only what `segue status` can afford is imported here. `http.client` alone would cost more than it may take.
+Rule: only what `segue status` can afford is imported here. `http.client` alone would cost more than it may take;
+`_socket` is all of `socket` that is needed, without its enumerations.
 """
 
 from __future__ import annotations
 
-import json
+import _socket
 import os
-import select
-import socket
+
+from segue.cli.fastjson import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Absent(ConnectionError):
 class Body:
     """The body of an answer, as it comes: by Content-Length, chunked, or until the connection ends."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: _socket.socket) -> None:
         self._connection = connection
         self._raw = bytearray()
         self._chunked = False
@@ -80,7 +81,7 @@ class Body:
         """The body's lines; None whenever nothing came for `tick` seconds. Raises Broken."""
         rest = b""
         while True:
-            if tick is not None and not self._raw and not select.select([self], [], [], tick)[0]:
+            if tick is not None and not self._raw and not self._comes(tick):
                 yield None
                 continue
             part = self.part()
@@ -90,6 +91,11 @@ class Body:
             yield from whole
         if rest:
             yield rest
+
+    def _comes(self, tick: float) -> bool:
+        import select
+
+        return bool(select.select([self], [], [], tick)[0])
 
     def _read_head(self) -> None:
         self.status = int(self._line().split()[1])
@@ -133,7 +139,7 @@ class Client:
         """
         try:
             with self.open(method, path, body, key=key, timeout=timeout) as answer:
-                return json.loads(answer.whole())
+                return loads(answer.whole())
         except TimeoutError as exc:
             raise _unreachable(f"The control plane did not answer within {timeout:g} s.", "segue doctor") from exc
         except ValueError as exc:
@@ -148,7 +154,7 @@ class Client:
             connection.sendall(_request(method, path, body, {"Idempotency-Key": key} if key else {}))
             answer = Body(connection)
             if answer.status >= 400:
-                raise _error(json.loads(answer.whole()), answer.status)
+                raise _error(loads(answer.whole()), answer.status)
         except BrokenPipeError as exc:
             connection.close()
             raise Broken("the control plane ended the connection") from exc
@@ -157,8 +163,8 @@ class Client:
             raise
         return answer
 
-    def _connect(self, timeout: float | None) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def _connect(self, timeout: float | None) -> _socket.socket:
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         connection.settimeout(timeout)
         try:
             connection.connect(self.path)
@@ -175,12 +181,18 @@ class Client:
 
 
 def _request(method: str, path: str, body: object, headers: Mapping[str, str]) -> bytes:
-    content = b"" if body is None else json.dumps(body).encode()
+    content = b"" if body is None else _encoded(body)
     head = [f"{method} {path} HTTP/1.1", "Host: segue", "Connection: close"]
     head += [f"{name}: {value}" for name, value in headers.items()]
     if method != "GET":
         head += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
     return "\r\n".join([*head, "", ""]).encode() + content
+
+
+def _encoded(body: object) -> bytes:
+    import json
+
+    return json.dumps(body).encode()
 
 
 def _error(document: Any, status: int) -> Exception:

@@ -5,7 +5,6 @@ Rule: nothing is imported at the top that `segue status` cannot afford.
 
 from __future__ import annotations
 
-import json as _json
 import os
 import sys
 
@@ -74,7 +73,9 @@ class Context:
 
     def print(self, document: object) -> None:
         """Print `document` as JSON, on one line if it is an event."""
-        print(_json.dumps(document, ensure_ascii=False), flush=True)
+        import json
+
+        print(json.dumps(document, ensure_ascii=False), flush=True)
 
     def _of_manifest(self) -> str | None:
         from segue.cli.which import service_in

@@ -20,6 +20,7 @@ PATIENCE = 30.0
 """Seconds for which a control plane that went away is waited for: its guardian starts it again."""
 HELD = 6
 _TICK = 0.25
+_PAUSE = 0.1
 
 
 class Left(Exception):
@@ -101,31 +102,41 @@ def events(context: Context, rollout: str, *, tick: float | None = None) -> Iter
 
     A broken connection is made again from the last event on. Raises Unreachable after `PATIENCE` without one.
     """
-    seq, lost = 0, 0.0
+    for event in stream(context, f"/v1/rollouts/{quote(rollout)}/events", 0, tick, next=f"segue wait {rollout}"):
+        yield event
+        if event is not None and event["event"] == "finished":
+            return
+
+
+def stream(
+    context: Context, path: str, after: int | None, tick: float | None, *, next: str
+) -> Iterator[Event | None]:
+    """The events at `path` that follow number `after` (None: from now on), for ever. Otherwise as `events`."""
+    lost: float | None = None
     while True:
         try:
-            with context.client.open("GET", f"/v1/rollouts/{quote(rollout)}/events?after={seq}") as body:
+            with context.client.open("GET", path if after is None else _after(path, after)) as body:
                 for line in body.lines(tick):
-                    if line is None:
-                        yield None
-                    elif line.strip():
-                        event = json.loads(line)
-                        seq, lost = max(seq, event["seq"]), 0.0
-                        yield event
-                        if event["event"] == "finished":
-                            return
+                    event = json.loads(line) if line and line.strip() else None
+                    if event is not None:
+                        after, lost = max(after or 0, event["seq"]), None
+                    yield event
         except (Absent, Broken):
             pass
         now = time.monotonic()
-        lost = lost or now
+        lost = now if lost is None else lost
         if now - lost > PATIENCE:
             raise Unreachable(
                 f"The control plane went away and did not come back within {PATIENCE:g} s; "
-                "the rollout goes on where it stood when it does.",
-                next=f"segue wait {rollout}",
+                "what it was doing goes on when it does.",
+                next=next,
             )
         yield None
-        time.sleep(0.1)
+        time.sleep(_PAUSE)
+
+
+def _after(path: str, seq: int) -> str:
+    return f"{path}{'&' if '?' in path else '?'}after={seq}"
 
 
 def _until(source: Iterator[Event | None], timeout: float | None) -> Iterator[Event | None]:

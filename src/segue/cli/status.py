@@ -55,7 +55,15 @@ def _service(entry: Mapping[str, Any], on: bool) -> str:
         lines.append("  " + _rollout(entry["rollout"]))
     if entry.get("versions"):
         lines += ("  " + line for line in _versions(entry, on).splitlines())
+    lines += (text.paint(f"  {problem}", "red", on) for problem in _problems(entry))
     return "\n".join(lines)
+
+
+def _problems(entry: Mapping[str, Any]) -> list[str]:
+    """Why the service needs somebody's attention, and what is wrong with its instances."""
+    degraded = [f"degraded: {text.plain(entry['degraded'])}"] if entry.get("degraded") else []
+    instances = (instance for version in entry["versions"].values() for instance in version["instances"])
+    return degraded + [f"{i['id']}: {text.plain(i['problem'])}" for i in instances if i.get("problem")]
 
 
 def _where(route: Mapping[str, Any]) -> str:

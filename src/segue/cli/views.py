@@ -83,14 +83,15 @@ class Lines:
         """Print the lines that the event is worth."""
         if event is None:
             return
-        for line in self._lines(picture, event):
+        for line in self.lines(picture, event):
             print(line, flush=True)
 
     def leave(self, picture: Picture, rollout: str, why: str, *, held: bool) -> None:
         """Print one sentence."""
         print(leaving(rollout, why, held=held), file=sys.stderr if not held else sys.stdout)
 
-    def _lines(self, picture: Picture, event: Event) -> Iterator[str]:
+    def lines(self, picture: Picture, event: Event) -> Iterator[str]:
+        """The lines that the event is worth."""
         match event["event"]:
             case "accepted":
                 yield f"{header(picture)}  ({event['rollout']})"
@@ -165,17 +166,19 @@ def ending(rollout: Event, *, on: bool = False) -> str:
 def _sentence(rollout: Event) -> str:
     service, old, new = rollout.get("service") or "the service", rollout.get("from"), rollout.get("to")
     took = f"after {text.seconds(rollout.get('seconds') or 0)}"
-    if rollout["outcome"] == "promoted":
-        return _success(rollout.get("kind") or "deploy", service, new, took)
-    if rollout["outcome"] == "rolled_back":
-        return f"{service}: {new} was turned back; {old} serves all traffic as before, {took}."
-    if rollout["outcome"] == "failed" and rollout["exit"] == 5:
-        return f"{service}: the way back from {new} could not be completed; traffic was left on what works, {took}."
-    if rollout["outcome"] == "failed":
-        return f"{service}: {new} was refused; {f'{old} serves as before' if old else 'nothing serves'}, {took}."
-    if rollout["outcome"] == "stopped" and rollout["exit"] == 0:
-        return f"{service} is stopped, {took}."
-    return f"{service}: the rollout of {new} was {words(rollout['outcome'])}, {took}."
+    rest = f"{old} serves as before" if old else "nothing serves"
+    match rollout["outcome"], rollout["exit"]:
+        case "promoted" | "stopped", 0:
+            return _success(rollout.get("kind") or "deploy", service, new, took)
+        case _, 5:
+            return f"{service}: the way back from {new} was not completed; traffic is on what works, {took}."
+        case "rolled_back" | "superseded", 7:
+            how = "replaced by a newer deploy" if rollout["outcome"] == "superseded" else "turned back by hand"
+            return f"{service}: {new} was {how}; {rest}, {took}."
+        case "rolled_back" | "failed", _:
+            return f"{service}: {new} was refused; {rest}, {took}."
+        case outcome, _:
+            return f"{service}: the rollout of {new} has ended: {words(outcome)}, {took}."
 
 
 def _success(kind: str, service: str, new: str | None, took: str) -> str:

@@ -1,0 +1,82 @@
+"""`segue history` and `segue report`: what was done, and one rollout's account."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from segue.cli import text
+from segue.cli.context import Context, quote
+from segue.cli.text import STATE_COLOURS, plain
+from segue.errors import Refused, Usage
+
+
+def history(context: Context, limit: int | None = None) -> int:
+    """Print the service's past rollouts, newest first."""
+    path = f"/v1/rollouts?service={quote(context.service())}&limit={20 if limit is None else limit}"
+    document = context.ask("GET", path)
+    if context.json:
+        context.print(document)
+    elif not document["rollouts"]:
+        print(f"{context.service()} has had no rollout yet. Next: segue deploy")
+    else:
+        print(_table(document["rollouts"], on=text.colourful(sys.stdout)))
+    return 0
+
+
+def _table(rollouts: list[Mapping[str, Any]], *, on: bool) -> str:
+    from segue.cli.status import local, way
+    from segue.cli.views import words
+
+    rows = [("ROLLOUT", "STARTED", "WAY", "STRATEGY", "OUTCOME", "TIME", "WHY")]
+    styles: list[tuple[str | None, ...]] = []
+    for rollout in rollouts:
+        outcome = rollout.get("outcome") or rollout.get("state") or "running"
+        took = text.seconds(rollout["seconds"]) if rollout.get("seconds") is not None else ""
+        rows.append(
+            (
+                str(rollout["rollout"]),
+                local(rollout["started"]),
+                way(rollout),
+                words(rollout.get("strategy") or ""),
+                words(outcome).replace("_", " "),
+                took,
+                plain(rollout.get("reason") or ""),
+            )
+        )
+        styles.append((None, "dim", None, None, STATE_COLOURS.get(outcome), None, "dim"))
+    return text.table(rows, styles, on)
+
+
+def report(context: Context, rollout: str | None = None, html: str | None = None, markdown: bool = False) -> int:
+    """Print or write the account of a rollout; without an id that of the service's latest."""
+    if markdown and context.json:
+        raise Usage("--markdown and --json exclude each other.", next="segue report --markdown")
+    document = context.ask("GET", f"/v1/rollouts/{quote(rollout or _latest(context))}/report")
+    if html is not None:
+        from segue.cli.page import page
+
+        Path(html).write_text(page(document), encoding="utf-8")
+        if not context.json:
+            print(f"Written to {html}.", file=sys.stderr)
+    if context.json:
+        context.print(document)
+    elif markdown:
+        from segue.cli.account import as_markdown
+
+        print(as_markdown(document))
+    elif html is None:
+        from segue.cli.account import as_text
+
+        print(as_text(document, on=text.colourful(sys.stdout)))
+    return 0
+
+
+def _latest(context: Context) -> str:
+    service = context.service()
+    rollouts = context.ask("GET", f"/v1/rollouts?service={quote(service)}&limit=1")["rollouts"]
+    if not rollouts:
+        raise Refused(f"{service} has had no rollout yet: there is nothing to report.", next="segue deploy")
+    return str(rollouts[0]["rollout"])
