@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
 
 from segue.core import strategies
 from segue.core.demand import Demand
@@ -40,18 +39,28 @@ def begin(r: Release) -> Demand:
     sizes = {side.revision: side.size for side in (r.new, r.old) if side}
     if r.old is None:
         return Demand(sizes=sizes)
-    return Demand(counts={r.old.revision: r.old.size}, shares={r.old.revision: ALL}, sizes=sizes)
+    return Demand({r.old.revision: r.old.size}, {r.old.revision: ALL}, sizes, r.slack)
 
 
 def flaws(r: Release, start: Demand, plan: Plan) -> list[str]:
     """Everything that is wrong with `plan`, and with the way back from each of its points; empty: it is safe."""
     found = [f"step {played.number}: {flaw}" for played in play(start, plan) for flaw in _flaws(r, played)]
-    end = list(play(start, plan))[-1].demand
-    if not _alone(end, r.new):
-        found.append(f"the plan does not end with {r.new.revision} alone")
+    found += _unfinished(r, list(play(start, plan))[-1].demand)
     for played in play(start, plan):
         found += (f"back from step {played.number}: {flaw}" for flaw in _ways_back(r, played.demand))
     return found
+
+
+def _unfinished(r: Release, end: Demand) -> Iterator[str]:
+    """What is wrong with where the plan ends: the new version alone at strength, the old one gone or kept whole."""
+    if dict(end.shares) != {r.new.revision: ALL}:
+        yield f"the plan does not end with all of the traffic on {r.new.revision}"
+    expected = {r.new.revision: r.new.size}
+    if r.old is not None:
+        expected[r.old.revision] = r.old.size if r.strategy.keep else 0
+    for version in sorted({*end.counts, *expected}):
+        if end.count(version) != expected.get(version, 0):
+            yield f"the plan ends with {end.count(version)} of {expected.get(version, 0)} instances of {version}"
 
 
 def _ways_back(r: Release, at: Demand) -> Iterator[str]:
@@ -72,7 +81,10 @@ def _flaws(r: Release, played: Played) -> Iterator[str]:
     if played.instances > r.room:
         yield f"{played.instances} instances where there is room for {r.room}"
     for version, share in demand.shares.items():
-        needed = ceil(share * demand.sizes[version] * (1 - r.slack))
+        if version not in demand.sizes:
+            yield f"{version} is given {share}, but has no part in this rollout"
+            continue
+        needed = demand.needed(version)
         if demand.count(version) < needed:
             yield f"{version} is given {share} with {demand.count(version)} of {needed} instances"
     if r.old is not None and not demand.shares:
@@ -81,7 +93,7 @@ def _flaws(r: Release, played: Played) -> Iterator[str]:
 
 def _alone(demand: Demand, side: Side) -> bool:
     serves: dict[Revision, object] = {side.revision: ALL}
-    return dict(demand.shares) == serves and demand.count(side.revision) >= side.size
+    return dict(demand.shares) == serves and demand.count(side.revision) == side.size
 
 
 def peak(start: Demand, plan: Plan) -> int:

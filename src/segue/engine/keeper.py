@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from segue.core.demand import Demand
 from segue.core.release import Revision, Share
@@ -217,12 +216,4 @@ def _worth(member: Member) -> tuple[bool, bool, int]:
 
 def _needed(demand: Demand, version: Revision) -> int:
     """Ready instances of `version` that its share needs, as far as the demand has them."""
-    size = demand.sizes.get(version, demand.count(version))
-    share = demand.share(version)
-    return min(demand.count(version), -(-share.numerator * size // share.denominator))
-
-
-def without(demand: Demand, versions: set[Revision]) -> Demand:
-    """`demand` without any instance of `versions`, which carry nothing."""
-    counts = {version: count for version, count in demand.counts.items() if version not in versions}
-    return replace(demand, counts=counts, kept=None, kept_until=None)
+    return min(demand.count(version), demand.needed(version))

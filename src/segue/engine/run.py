@@ -19,7 +19,7 @@ from typing import Any
 from segue.core import demand as demands
 from segue.core import strategies, verdict
 from segue.core.demand import Demand
-from segue.core.release import Return, Revision
+from segue.core.release import NOTHING, Return, Revision
 from segue.core.steps import Check, Hold, Judge, Plan, Run, Scale, Shift, Step, decision
 from segue.core.verdict import Basis, Judgement
 from segue.engine.clock import Clock
@@ -351,6 +351,7 @@ class Runner:
         for number, step in enumerate(plan, 1):
             if number <= decision(plan) or not hooked:
                 demand = demand.after(step)
+        demand = replace(demand, slack=NOTHING)
         release = self.record.release
         if self.record.turned is None and release and release.old and release.strategy.keep:
             until = self._clock.now() + release.strategy.keep

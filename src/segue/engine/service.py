@@ -421,7 +421,7 @@ class Service:
         demand, old, new = self.keeper.demand, release.old, release.new
         counts = {side.revision: demand.count(side.revision) for side in (old, new) if side}
         shares = {old.revision: ALL} if old else {}
-        return Demand(counts, shares, {side.revision: side.size for side in (old, new) if side})
+        return Demand(counts, shares, {side.revision: side.size for side in (old, new) if side}, release.slack)
 
     def _record(
         self,

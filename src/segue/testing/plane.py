@@ -1,0 +1,129 @@
+"""A control plane over the fakes, on virtual time: rollouts of minutes in milliseconds, crashes anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from segue.core.release import BlueGreen, InPlace, Rolling
+from segue.core.version import Health, SmokeCommand
+from segue.engine import documents
+from segue.engine.control import ControlPlane
+from segue.engine.control import World as Adapters
+from segue.engine.keeper import Keeper
+from segue.engine.orders import Answer, Asker, Order
+from segue.engine.records import RolloutRecord
+from segue.testing.clock import VirtualClock
+from segue.testing.fake_traffic import FakeRouter
+from segue.testing.fakes import World
+
+T = TypeVar("T")
+
+
+class LivingRouter(FakeRouter):
+    """The fake router with the life that a control plane gives a real one: there is nothing to start."""
+
+    async def start(self) -> None:
+        """It is there already."""
+
+    async def close(self) -> None:
+        """It stays."""
+
+    async def shutdown(self) -> None:
+        """It would end."""
+
+
+@dataclass
+class Lab:
+    """A home in `folder` and a world that outlives the control planes that `run` brings up on it."""
+
+    folder: Path
+    boot: str = "boot-1"
+    clock: VirtualClock = field(default_factory=VirtualClock)
+
+    def __post_init__(self) -> None:
+        self.world = World(self.clock)
+        self.world.router = self.router = LivingRouter(self.clock, self.world.record)
+        self.world.evidence._router = self.router  # the fake evidence counts by the shares of this router
+
+    def run(self, scene: Callable[[ControlPlane], Awaitable[T]]) -> T:
+        """What `scene` returns, played with a control plane that is brought up before and let go after it."""
+
+        async def play() -> T:
+            async with self.plane() as plane:
+                return await scene(plane)
+
+        return self.clock.run(play())
+
+    @asynccontextmanager
+    async def plane(self) -> AsyncIterator[ControlPlane]:
+        """A control plane on this home."""
+        world = self.world
+        adapters = Adapters(world.platform, self.router, world.evidence, world.commands, self.clock, self.boot)
+        plane = ControlPlane(self.folder, adapters)
+        await plane.start()
+        try:
+            yield plane
+        finally:
+            await plane.close()
+
+
+def an_order(version: str = "v1", service: str = "shop", **changes: Any) -> Order:
+    """An order of four instances whose health and smoke tests the fakes answer; `changes` are fields of `Order`."""
+    wanted: dict[str, Any] = {
+        "replicas": 4,
+        "strategy": Rolling(first_judge=timedelta(seconds=10), judge=timedelta(seconds=5)),
+        "health": Health(command="health {url}"),
+        "smoke": (SmokeCommand("smoke {url}"),),
+        "command": "serve {version}",
+        **changes,
+    }
+    return Order(service=service, version=version, folder=Path("/nowhere"), **wanted)
+
+
+async def deployed(plane: ControlPlane, order: Order, asker: Asker | None = None) -> RolloutRecord:
+    """The rollout of `order`, when it has ended."""
+    return await ended(plane, await plane.deploy(order, asker or Asker()))
+
+
+async def ended(plane: ControlPlane, answer: Answer) -> RolloutRecord:
+    """The rollout that `answer` names, when it has ended."""
+    assert answer.rollout is not None, answer.message
+    while True:
+        record = plane.journal.rollout(answer.rollout)
+        if record is not None and record.ended is not None:
+            return record
+        await asyncio.sleep(0.05)
+
+
+async def tidied(plane: ControlPlane) -> None:
+    """Return when every service has exactly the instances that are demanded of it."""
+    for service in plane.services.values():
+        keeper = service.keeper
+
+        def tidy(keeper: Keeper = keeper) -> bool:
+            ready = {revision: keeper.fleet.ready(revision) for revision in keeper.demand.counts}
+            return ready == dict(keeper.demand.counts) and len(keeper.fleet.members) == sum(ready.values())
+
+        await keeper.bell.until(tidy)
+
+
+def status(plane: ControlPlane) -> dict[str, Any]:
+    """The status document."""
+    return documents.status(plane.services.values())
+
+
+STRATEGIES = (
+    Rolling(first_judge=timedelta(seconds=10), judge=timedelta(seconds=5)),
+    Rolling(
+        first_judge=timedelta(seconds=10), judge=timedelta(seconds=5), batch=2, surge=2, keep=timedelta(minutes=1)
+    ),
+    InPlace(first_judge=timedelta(seconds=10), judge=timedelta(seconds=5)),
+    BlueGreen(judge=timedelta(seconds=20), keep=timedelta(minutes=1)),
+    BlueGreen(judge=timedelta(seconds=20), keep=timedelta(0)),
+)
