@@ -107,9 +107,8 @@ class ProcessPlatform:
             claim = claims.give_up(self._claim(intent))
             if claim.identity is not None and claim.started is not None and alive(claim.identity):
                 found.append(Instance(intent, claim.identity.pid, claim.started))
-            elif claim.identity is not None:
-                await self._session(claim, intent).kill()
-                self._over(intent)
+            else:
+                await self._bury(claim, intent)
         return found
 
     async def gone(self, instance: Instance) -> int | None:
@@ -145,7 +144,7 @@ class ProcessPlatform:
         by_itself = True
         if claim is not None and claim.identity is not None:
             by_itself = await self._session(claim, instance.intent).end(signals.Signals[f"SIG{signal}"], grace)
-            self._over(instance.intent)
+            await self._bury(claim, instance.intent)
         child = self._children.pop(instance.intent.nonce, None)
         if child is not None:
             await child.ended()
@@ -191,8 +190,10 @@ class ProcessPlatform:
         assert claim.identity is not None
         return Session(claim.identity, self._logs.file(intent.instance))
 
-    def _over(self, intent: Intent) -> None:
-        claims.close(self._claim(intent))
+    async def _bury(self, claim: Claim, intent: Intent) -> None:
+        if claim.identity is not None:
+            await self._session(claim, intent).kill()
+            claims.close(self._claim(intent))
         self._leave(intent)
 
     def _leave(self, intent: Intent) -> None:

@@ -1,0 +1,35 @@
+"""What the tests of the process platform share: conditions with a deadline, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from segue.platforms import claims
+from segue.platforms.sessions import Session
+
+PATIENCE = 20.0
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return when `condition` is true; AssertionError if that takes too long."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never became true"
+        await asyncio.sleep(0.01)
+
+
+@contextmanager
+def ends_what_is_left(folder: Path) -> Iterator[None]:
+    """Kill what a test has left running of the platform in `folder`; that is a failure only if the test fails."""
+    try:
+        yield
+    finally:
+        for file in (folder / "intents").glob("*"):
+            claim = claims.read(file)
+            if claim is not None and claim.identity is not None:
+                for log in (folder / "logs").glob("*.log"):
+                    asyncio.run(Session(claim.identity, log).kill())
