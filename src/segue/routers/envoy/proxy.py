@@ -81,7 +81,10 @@ class Proxy:
         async with self._unwatched():
             self._parent = self.running
             epoch = self.running.epoch + 1
-            options = ("--drain-time-s", str(self._drain), "--parent-shutdown-time-s", str(self._drain + 5))
+            options = (
+                *("--drain-time-s", str(self._drain), "--parent-shutdown-time-s", str(self._drain + 5)),
+                "--skip-hot-restart-parent-stats",  # half of them would be counted twice, half not at all
+            )
             self._running = await self._started(epoch, options)
 
     async def parent_gone(self) -> None:

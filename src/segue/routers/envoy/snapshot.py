@@ -83,7 +83,10 @@ class Built:
 
     @classmethod
     def of(cls, table: ServiceTable) -> Built:
-        """Everything about one service."""
+        """Everything about one service. Raises RouterRefused if its shares are not the whole."""
+        total = sum(backend.share for backend in table.backends)
+        if total not in (0, 1):
+            raise RouterRefused(f"The shares of {table.service} sum to {total}.")
         documents = config.documents(table)
         return cls(
             table,

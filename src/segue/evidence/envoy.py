@@ -1,0 +1,200 @@
+"""What Envoy's own statistics say of a service's requests.
+
+Two logs are counted. `attempt`: one entry per attempt on an instance, by route, version, status and flags; the
+route says to which version the request was given, so first attempts and replays are told apart. `request`: one
+entry per user's request when it ends; the account. Rules of this file:
+
+* Only attempts of a version on its own routes are evidence: a replay's version was not chosen at random.
+* An attempt that was cancelled (the other one won, the user left) is evidence of nothing.
+* The account's total is not taken from the log: it is the number of requests that the listener has seen ended,
+  less those that the log gives to other services on the same listener, or to none. One count that is missing or
+  twice in any service's log thus shows in the books of all services of that listener.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from segue.core.release import Revision
+from segue.core.traffic import Backend, Books, Sample
+from segue.routers.envoy.config import RouteName, cluster_name, statistic
+from segue.routers.envoy.router import EnvoyRouter
+
+TRIES = 5
+"""How often counts that were read while requests ended, and do not agree, are read again."""
+
+_COUNTED = re.compile(
+    r"\.n(?:\.listen\.(?P<listen>.*?))?\.route\.(?P<route>.*)\.version\.(?P<version>.*)"
+    r"\.code\.(?P<code>\d+)\.flags\.(?P<flags>.*)$"
+)
+_TIMED = re.compile(r"^attempt\.us\.route\.(?P<route>.*)\.version\.(?P<version>.*)$")
+_NEVER_SERVED = {"UH", "UF", "UO", "NC", "NR", "OM"}
+"""Envoy's flags of a request that no instance was given: none healthy, none reached, none allowed."""
+_NO_FAULT = {"-", "URX"}
+"""No flag, or: it failed as often as it may and this is the last answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """One counter: so many attempts or requests on a route, on a version (empty: none), with one outcome."""
+
+    listen: str
+    route: RouteName | None
+    version: str
+    code: int
+    flags: frozenset[str]
+    number: int
+
+    @property
+    def at_home(self) -> bool:
+        """Whether the version is the one that the route leads to."""
+        return self.route is not None and self.version == cluster_name(self.route.service, self.route.revision)
+
+    @property
+    def revision(self) -> Revision:
+        """The version's revision."""
+        return Revision(self.version.partition("@")[2])
+
+
+class EnvoyEvidence:
+    """The evidence of the requests that pass `router`."""
+
+    def __init__(self, router: EnvoyRouter) -> None:
+        self._router = router
+
+    async def sample(self, service: str) -> Mapping[Revision, Sample]:
+        """First attempts on each version since Envoy's start. Raises RouterLost.
+
+        The histogram has every first attempt whose answer began, good or bad; it may lag the counts by a second.
+        """
+        name = re.escape(service)
+        pattern = rf"^(attempt\.(n|us)\.route\.{name}:|request\.n\..*\.route\.{name}:.*\.code\.504\.)"
+        found = await self._router.stats(pattern, used=True)
+        samples = {backend.revision: Sample() for backend in self._backends(service)}
+        for count in _counts(found.values):
+            if count.at_home:
+                before = samples.get(count.revision, Sample())
+                samples[count.revision] = _with(before, *_weight(count))
+        for stat, buckets in found.histograms.items():
+            timed = _TIMED.match(stat)
+            route = timed and RouteName.parse(timed["route"])
+            if timed and route and timed["version"] == cluster_name(*route[:2]):
+                revision = Revision(route.revision)
+                samples[revision] = _timed(samples.get(revision, Sample()), buckets)
+        return samples
+
+    async def books(self, service: str) -> Books:
+        """The account of the service's requests since Envoy's start. Raises RouterLost."""
+        for _ in range(TRIES):
+            counts, ended = await self._read()
+            books = _account(count for count in counts if _is_of(count, service))
+            missing = sum(_missing(listen, counts, ended) for listen in self._listeners(service, counts))
+            if not missing:
+                break
+        hedged = await self._hedged(service)
+        entries = sum(count.number for count in counts if _is_of(count, service))
+        return Books(
+            entries + missing, books.answered, books.failed, books.shielded, hedged, books.cut, books.unserved
+        )
+
+    async def _read(self) -> tuple[list[Count], Mapping[str, tuple[int, int]]]:
+        """The log's counts, and per listener the least and the most requests that can have ended by then.
+
+        Requests begin and end while this reads: what began is read outside of what is under way, so that the
+        bounds hold, and the log in the middle.
+        """
+        began, active = await self._of_listeners("total"), await self._of_listeners("active")
+        counts = list(_counts((await self._router.stats(r"^request\.n\.", used=True)).values))
+        active_after, began_after = await self._of_listeners("active"), await self._of_listeners("total")
+        bounds = {
+            listen: (began.get(listen, 0) - active.get(listen, 0), most - active_after.get(listen, 0))
+            for listen, most in began_after.items()
+        }
+        return counts, bounds
+
+    async def _of_listeners(self, what: str) -> Mapping[str, int]:
+        found = (await self._router.stats(rf"^http\..*\.downstream_rq_{what}$")).values
+        return {name.removeprefix("http.").removesuffix(f".downstream_rq_{what}"): n for name, n in found.items()}
+
+    async def _hedged(self, service: str) -> int:
+        pattern = rf"^attempt\.n\.route\.{re.escape(service)}:.*:safe\..*\.flags\..*UT"
+        return sum((await self._router.stats(pattern, used=True)).values.values())
+
+    def _listeners(self, service: str, counts: Iterable[Count]) -> set[str]:
+        """Where the service is reached, or was."""
+        table = self._router.table.services.get(service)
+        return {count.listen for count in counts if _is_of(count, service)} | (
+            {table.route.listen} if table else set()
+        )
+
+    def _backends(self, service: str) -> tuple[Backend, ...]:
+        table = self._router.table.services.get(service)
+        return table.backends if table else ()
+
+
+def _counts(values: Mapping[str, int]) -> Iterator[Count]:
+    for name, number in values.items():
+        found = _COUNTED.search(name)
+        if found:
+            flags = frozenset(found["flags"].split(","))
+            route = RouteName.parse(found["route"])
+            yield Count(found["listen"] or "", route, found["version"], int(found["code"]), flags, number)
+
+
+def _is_of(count: Count, service: str) -> bool:
+    return count.route is not None and count.route.service == service
+
+
+def _weight(count: Count) -> tuple[int, int]:
+    """How many attempts, and how many failures among them, a counter stands for."""
+    if count.listen:  # the request took longer than its route allows; its attempt was cancelled for that
+        late = "UT" in count.flags and count.route is not None and count.route.kind != "safe"
+        return (count.number, count.number) if late else (0, 0)
+    if count.code == 0 and count.flags <= {"-", "DC"}:
+        return 0, 0
+    cut = bool(count.flags & {"UPE", "UC", "UR"})
+    return count.number, count.number if cut or count.code == 0 or count.code >= 500 else 0
+
+
+def _with(sample: Sample, attempts: int, failures: int) -> Sample:
+    return Sample(sample.attempts + attempts, sample.failures + failures, sample.latency_us)
+
+
+def _timed(sample: Sample, buckets: Mapping[float, int]) -> Sample:
+    edges = sorted({*sample.latency_us, *buckets})
+    merged = {edge: sample.latency_us.get(edge, 0) + buckets.get(edge, 0) for edge in edges}
+    return Sample(sample.attempts, sample.failures, merged)
+
+
+def _account(counts: Iterable[Count]) -> Books:
+    answered: dict[Revision, int] = {}
+    failed: dict[Revision, int] = {}
+    others = {"shielded": 0, "cut": 0, "unserved": 0}
+    for count in counts:
+        column = _column(count)
+        if column in others:
+            others[column] += count.number
+        else:
+            by = answered if column == "answered" else failed
+            by[count.revision] = by.get(count.revision, 0) + count.number
+    return Books(answered=answered, failed=failed, **others)
+
+
+def _column(count: Count) -> str:
+    """Where in the books a request is entered."""
+    if count.flags & _NEVER_SERVED or (not count.version and count.code):
+        return "unserved"
+    if not count.flags <= _NO_FAULT or not count.code:
+        return "cut"
+    if count.code >= 500:
+        return "failed"
+    return "answered" if count.at_home else "shielded"
+
+
+def _missing(listen: str, counts: Iterable[Count], ended: Mapping[str, tuple[int, int]]) -> int:
+    """How many requests ended at a listener that are not in the log; negative: so many are in it twice."""
+    logged = sum(count.number for count in counts if count.listen == listen)
+    least, most = ended.get(statistic(listen), (0, 0))
+    return max(least - logged, 0) + min(most - logged, 0)

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from .world import World, port
+
+from segue.routers.envoy.router import EnvoyRouter
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """Backends that end with the test."""
+    made = World(tmp_path)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def router(tmp_path: Path) -> AsyncIterator[EnvoyRouter]:
+    """A router with two workers that ends with the test."""
+    made = EnvoyRouter(tmp_path / "router", concurrency=2, drain=2)
+    await made.start()
+    yield made
+    await made.shutdown()
+
+
+@pytest.fixture
+def listen() -> str:
+    """An address nobody listens on."""
+    return f"127.0.0.1:{port()}"

@@ -1,0 +1,121 @@
+"""Tables as documents: the split is exact, names can be read back, clusters never change."""
+
+from __future__ import annotations
+
+from fractions import Fraction as F
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segue.core.release import Revision
+from segue.core.traffic import Backend, Route, ServiceTable, Traffic
+from segue.errors import RouterRefused
+from segue.routers.envoy import config
+from segue.routers.envoy.config import RouteName, documents
+from segue.routers.envoy.snapshot import Builder, Kind
+from .world import V1, V2, V3, service, table, version
+
+LISTEN = "127.0.0.1:8080"
+
+
+def limits(table: ServiceTable) -> dict[str, tuple[int, int]]:
+    """Which of a million numbers lead to which version: from, to."""
+    found: dict[str, tuple[int, int]] = {}
+    begin = 0
+    for document in documents(table).routes:
+        name = RouteName.parse(document["name"])
+        fraction = document["match"].get("runtime_fraction", {}).get("default_value", {"numerator": config.MILLION})
+        assert name
+        if name.kind == "safe":
+            continue
+        found[name.revision] = (begin, fraction["numerator"])
+        begin = fraction["numerator"]
+    return found
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=5).filter(any))
+def test_every_split_is_exact_to_a_millionth(parts: list[int]) -> None:
+    shares = [F(part, sum(parts)) for part in parts]
+    backends = tuple(Backend(Revision(f"v{n}.1"), share) for n, share in enumerate(shares))
+    given = limits(ServiceTable("shop", Route(), backends))
+    for backend in backends:
+        begin, end = given.get(backend.revision, (0, 0))
+        assert abs(F(end - begin, config.MILLION) - backend.share) <= F(1, config.MILLION)
+
+
+def test_a_version_without_a_share_has_a_cluster_and_no_route() -> None:
+    made = documents(service(LISTEN, version(V1, 1), version(V2, 0)))
+    assert {"shop@v1.1", "shop@v2.1"} <= set(made.endpoints)
+    assert [route["name"] for route in made.routes] == ["shop:v1.1:all"]
+
+
+def test_the_shield_stands_before_the_version_on_trial_only() -> None:
+    made = documents(service(LISTEN, version(V1, F(2, 3)), version(V2, F(1, 3)), trial=V2))
+    policies = {route["name"]: route["route"] for route in made.routes}
+    assert list(policies) == ["shop:v2.1:safe", "shop:v2.1:other", "shop:v1.1:all"]
+    assert "5xx" in policies["shop:v2.1:safe"]["retry_policy"]["retry_on"]
+    for name in ("shop:v2.1:other", "shop:v1.1:all"):
+        assert "5xx" not in policies[name]["retry_policy"]["retry_on"]
+        assert "hedge_policy" not in policies[name]
+
+
+@pytest.mark.parametrize("trial", [None, V2])
+def test_without_a_shield_no_version_has_one(trial: Revision | None) -> None:
+    made = documents(service(LISTEN, version(V1, F(2, 3)), version(V2, F(1, 3)), trial=trial, shield=trial is None))
+    assert not any(route["name"].endswith(":safe") for route in made.routes)
+
+
+def test_a_cluster_stays_as_it_is_whatever_the_shares_and_the_trial_are() -> None:
+    one = documents(service(LISTEN, version(V1, 1), version(V2, 0), trial=V2)).clusters
+    two = documents(service(LISTEN, version(V1, F(1, 3)), version(V2, F(2, 3), state=Traffic.DRAINING))).clusters
+    assert one == two
+    three = documents(service(LISTEN, version(V1, 1), version(V2, 0), version(V3, 0))).clusters
+    assert all(three[name] == one[name] for name in set(one) & set(three))
+
+
+@given(*[st.text("abc.:-_@~", min_size=1)] * 2, st.sampled_from(["safe", "other", "all"]))
+def test_the_name_of_a_route_can_be_read_back(label: str, other: str, kind: str) -> None:
+    name = RouteName("shop", f"{label}.{len(other)}", kind)
+    assert RouteName.parse(str(name)) == name
+
+
+@pytest.mark.parametrize("text", ["", "-", "~barrier", "shop"])
+def test_the_name_of_another_route_is_none_of_ours(text: str) -> None:
+    assert RouteName.parse(text) is None
+
+
+def test_addresses_are_hosts_with_ports_or_unix_sockets() -> None:
+    def found(text: str) -> object:
+        return next(iter(config.address(text).values()))
+
+    assert found("127.0.0.1:80") == {"address": "127.0.0.1", "port_value": 80}
+    assert found("[::1]:80") == {"address": "::1", "port_value": 80}
+    assert found("localhost:80") == {"address": "127.0.0.1", "port_value": 80}
+    assert found("unix:/run/x") == {"path": "/run/x"}
+    for wrong in ("8080", "host", "host:port", ""):
+        with pytest.raises(ValueError, match="is not an address"):
+            config.address(wrong)
+
+
+def test_only_what_changed_is_built_again() -> None:
+    builder = Builder()
+    one, two = (service(LISTEN, version(V1, 1), name=name, hosts=(f"{name}.x",)) for name in ("one", "two"))
+    other = service("127.0.0.1:8081", version(V1, 1), name="other")
+    before = builder.build(table(one, two, other)).resources
+    changed = service(LISTEN, version(V1, 0), name="two", hosts=("two.x",))
+    after = builder.build(table(one, changed, other)).resources
+    same = {
+        (kind, name): after[kind][name] is packed for kind in Kind for name, packed in before[kind].items()
+    }
+    assert [key for key, is_same in same.items() if not is_same] == [
+        (Kind.CLUSTER, "two@v1.1"),
+        (Kind.ENDPOINTS, "two@v1.1"),
+        (Kind.ROUTES, LISTEN),
+    ]
+
+
+def test_two_services_at_the_same_place_are_refused_by_name() -> None:
+    claims = [service(LISTEN, version(V1, 1), name=name, hosts=("x", name), path="/a") for name in ("one", "two")]
+    with pytest.raises(RouterRefused, match="one and two are both to answer at 127.0.0.1:8080, host x, path /a"):
+        Builder().build(table(*claims))
