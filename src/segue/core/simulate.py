@@ -45,6 +45,8 @@ def begin(r: Release) -> Demand:
 def flaws(r: Release, start: Demand, plan: Plan) -> list[str]:
     """Everything that is wrong with `plan`, and with the way back from each of its points; empty: it is safe."""
     found = [f"step {played.number}: {flaw}" for played in play(start, plan) for flaw in _flaws(r, played)]
+    if start.slack > r.slack:
+        found.append(f"the start does without {start.slack} of the strength, the strategy only without {r.slack}")
     found += _unfinished(r, list(play(start, plan))[-1].demand)
     for played in play(start, plan):
         found += (f"back from step {played.number}: {flaw}" for flaw in _ways_back(r, played.demand))

@@ -53,7 +53,9 @@ class Shift:
 
     @classmethod
     def to(cls, shares: Mapping[Revision, Share]) -> Shift:
-        """The shift to `shares`; a share of nothing is left out."""
+        """The shift to `shares`; a share of nothing is left out. Raises ValueError."""
+        if any(share < 0 for share in shares.values()):
+            raise ValueError("a share cannot be negative")
         positive = {version: share for version, share in shares.items() if share}
         if positive and sum(positive.values()) != 1:
             raise ValueError(f"shares must sum to one, not {sum(positive.values())}")
