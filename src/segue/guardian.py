@@ -5,7 +5,8 @@ when another control plane holds the home (status 3), and when starting again ca
 deaths in a row right after the first start). Orphans of a dead control plane are reaped here, since not every
 machine's first process does it.
 
-Rule: standard library only, and little of it: this process lives as long as the services.
+Rule: standard library only, and little of it: this process lives as long as the services. What starts Envoy is
+imported when Envoy has died.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def main() -> int:
         return ANOTHER_IS_THERE
     adopt_orphans()
     with held:
-        return Guardian([sys.executable, "-P", "-m", "segue.cli.main", "serve"]).run()
+        return Guardian([sys.executable, "-P", "-m", "segue.cli.main", "serve"], home).run()
 
 
 def hold(path: Path) -> TextIO | None:
@@ -65,8 +66,9 @@ def adopt_orphans() -> None:
 class Guardian:
     """Runs `command` until it ends for good."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], home: Path) -> None:
         self._command = command
+        self._home = home
         self._child = 0
         self._status: int | None = None
         self._ending = False
@@ -95,6 +97,8 @@ class Guardian:
 
     def _pause(self, seconds: float) -> None:
         _say(f"the control plane ended with status {self._status}; starting it again in {seconds:g} s")
+        if seconds:
+            keep_traffic(self._home)
         until = time.monotonic() + seconds
         while not self._ending and (left := until - time.monotonic()) > 0:
             self._listen(left)
@@ -117,6 +121,20 @@ class Guardian:
                     self._status = os.waitstatus_to_exitcode(died[1])
         except ChildProcessError:
             pass
+
+
+def keep_traffic(home: Path) -> None:
+    """If Envoy has died too, start it with the last table: users are served while no control plane comes up."""
+    from segue.errors import SegueError
+    from segue.routers.envoy.static import start_static
+
+    try:
+        pid = start_static(home / "envoy")
+    except (SegueError, OSError) as error:
+        _say(f"Envoy cannot be started: {error}")
+    else:
+        if pid is not None:
+            _say(f"Envoy was dead; it serves the last table again (pid {pid})")
 
 
 def _signals() -> int:

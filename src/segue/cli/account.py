@@ -104,13 +104,9 @@ def _latency(latency: Document) -> Iterator[tuple[str, ...]]:
 def _judgements(judgements: Sequence[Any]) -> Iterator[tuple[str, ...]]:
     if not judgements:
         return
-    yield "step", "verdict", "basis", "why"
+    yield "verdict", "basis", "why"
     for one in judgements:
-        if isinstance(one, Mapping):
-            why = one.get("reason") or one.get("text") or one.get("detail") or ""
-            yield str(one.get("step", "")), str(one.get("verdict", "")), str(one.get("basis") or ""), plain(str(why))
-        else:
-            yield "", "", "", plain(str(one))
+        yield str(one["verdict"]), str(one["basis"]), plain(one["reason"])
 
 
 def _steps(steps: Sequence[Document]) -> Iterator[tuple[str, ...]]:

@@ -8,6 +8,7 @@ Rule: nothing is imported at the top that `segue rollback` cannot afford.
 from __future__ import annotations
 
 import os
+import time
 
 from segue.cli.context import Context, quote
 from segue.cli.text import count as of
@@ -67,9 +68,12 @@ def back_on(rollout: Mapping[str, Any], took: str) -> str:
 def _act(context: Context, action: str, body: Mapping[str, object], detach: bool, sentence: Sentence) -> int:
     path = context.path(f"/{action}")
     key = os.urandom(16).hex()
+    began = time.monotonic()
     answer = context.ask("POST", path if detach else f"{path}?wait={_SOON}", body, key=key)
     if answer["rollout"] is None:
-        return _done(context, answer, answer["message"])
+        from segue.cli.trouble import sentence as whole
+
+        return _done(context, answer, whole(answer["message"]))
     if detach:
         return _done(context, answer, f"Under way: segue wait {answer['rollout']}")
     shown = "outcome" not in answer
@@ -80,8 +84,10 @@ def _act(context: Context, action: str, body: Mapping[str, object], detach: bool
     elif context.json:
         context.print({"event": "finished", **answer})
     rollout = {**context.ask("GET", f"/v1/rollouts/{quote(answer['rollout'])}"), **answer}
+    if rollout.get("kind") != action:  # it was turned back: its own time counts from its beginning
+        rollout["seconds"] = time.monotonic() - began
     status = _status(action, rollout)
-    if not context.json and (status == 0 or not shown):
+    if not context.json and (not shown or status != rollout["exit"]):
         _tell(rollout, status, sentence)
     return status
 

@@ -185,8 +185,19 @@ def _request(method: str, path: str, body: object, headers: Mapping[str, str]) -
     head = [f"{method} {path} HTTP/1.1", "Host: segue", "Connection: close"]
     head += [f"{name}: {value}" for name, value in headers.items()]
     if method != "GET":
-        head += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
+        head += ["Content-Type: application/json", f"Content-Length: {len(content)}", f"X-Segue-Who: {_who()}"]
     return "\r\n".join([*head, "", ""]).encode() + content
+
+
+def _who() -> str:
+    """Whose name stands beside a rollout: for people to read, nothing is decided by it."""
+    import pwd
+
+    try:
+        name = os.environ.get("SUDO_USER") or pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        name = f"user {os.geteuid()}"
+    return "".join(c for c in name if c.isascii() and c.isprintable())
 
 
 def _encoded(body: object) -> bytes:

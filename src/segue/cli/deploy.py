@@ -15,6 +15,8 @@ from segue.cli.context import Context, quote
 from segue.cli.follow import show
 from segue.cli.label import default_version
 from segue.cli.text import plain
+from segue.cli.trouble import sentence
+from segue.cli.views import words
 from segue.errors import Usage
 from segue.manifest.load import Loaded, load
 
@@ -105,14 +107,14 @@ def _nothing_to_do(context: Context, message: str) -> int:
         }
         context.print(done)
     else:
-        print(f"{message[:1].upper()}{message[1:]}." if not message.endswith(".") else message)
+        print(sentence(message))
     return 0
 
 
 def overview(service: str, document: Mapping[str, Any], *, on: bool) -> str:
     """A plan as text: each step with the instances and shares after it, then what it takes."""
     way = f"{document['from'] or 'nothing'} → {document['to']}"
-    lines = [f"{text.paint(service, 'bold', on)}  {way}  {document['strategy']}", ""]
+    lines = [f"{text.paint(service, 'bold', on)}  {way}  {words(document['strategy'])}", ""]
     rows = [("", "STEP", "INSTANCES AFTER IT", "TRAFFIC AFTER IT")]
     styles: list[tuple[str | None, ...]] = []
     for number, step in enumerate(document["steps"], 1):

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 from segue import __version__
 from segue.cli.client import Absent, Broken
 from segue.cli.context import Context
@@ -36,7 +38,7 @@ def shutdown(context: Context, all: bool = False) -> int:
     except Broken:
         pass
     deadline = time.monotonic() + _SHUTDOWN
-    while _answers(context, pid):
+    while _runs(pid):
         if time.monotonic() > deadline:
             raise Unreachable(
                 f"The control plane (pid {pid}) did not end within {_SHUTDOWN:g} s.", next="segue status"
@@ -46,10 +48,11 @@ def shutdown(context: Context, all: bool = False) -> int:
     return _say(context, pid, f"The control plane (pid {pid}) has ended; {rest}.")
 
 
-def _answers(context: Context, pid: int) -> bool:
+def _runs(pid: int) -> bool:
+    """Whether the process still does something: it holds the home's lock until its end."""
     try:
-        return int(context.client.ask("GET", "/healthz", timeout=5)["pid"]) == pid
-    except (Absent, Broken):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 

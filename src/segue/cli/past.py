@@ -30,7 +30,7 @@ def _table(rollouts: list[Mapping[str, Any]], *, on: bool) -> str:
     from segue.cli.status import local, way
     from segue.cli.views import words
 
-    rows = [("ROLLOUT", "STARTED", "WAY", "STRATEGY", "OUTCOME", "TIME", "WHY")]
+    rows = [("ROLLOUT", "STARTED", "WAY", "STRATEGY", "OUTCOME", "TIME", "WHO", "WHY")]
     styles: list[tuple[str | None, ...]] = []
     for rollout in rollouts:
         outcome = rollout.get("outcome") or rollout.get("state") or "running"
@@ -43,10 +43,11 @@ def _table(rollouts: list[Mapping[str, Any]], *, on: bool) -> str:
                 words(rollout.get("strategy") or ""),
                 words(outcome).replace("_", " "),
                 took,
-                plain(rollout.get("reason") or ""),
+                plain(rollout.get("who") or ""),
+                plain(": ".join(filter(None, (rollout.get("asked"), rollout.get("reason"))))),
             )
         )
-        styles.append((None, "dim", None, None, STATE_COLOURS.get(outcome), None, "dim"))
+        styles.append((None, "dim", None, None, STATE_COLOURS.get(outcome), None, None, "dim"))
     return text.table(rows, styles, on)
 
 

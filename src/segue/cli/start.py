@@ -14,6 +14,8 @@ from segue.errors import Unreachable
 DEADLINE = 30.0
 LOG = "control-plane.log"
 ANOTHER_IS_THERE = 3
+_POLL = 0.02
+_AGAIN = 0.2
 
 _KEPT = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 _KEPT_PREFIXES = ("LC_", "XDG_", "SEGUE_", "PYTHON")
@@ -28,9 +30,12 @@ def start(home: str, client: Client) -> int:
             return int(client.ask("GET", "/healthz", timeout=5)["pid"])
         except (Absent, Broken):
             pass
-        if guardian.poll() not in (None, ANOTHER_IS_THERE):
+        if guardian.poll() == ANOTHER_IS_THERE:  # it is about to answer, or to end: then this one's turn comes
+            time.sleep(_AGAIN)
+            guardian = _spawn(Path(home))
+        elif guardian.poll() is not None:
             break
-        time.sleep(0.02)
+        time.sleep(_POLL)
     raise Unreachable(f"The control plane did not start{_why(Path(home) / LOG)}", next=f"less {Path(home) / LOG}")
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+_PATIENCE = 5.0
 _NOBODY = {"schema": 1, "services": []}
 
 
@@ -63,7 +64,20 @@ def _problems(entry: Mapping[str, Any]) -> list[str]:
     """Why the service needs somebody's attention, and what is wrong with its instances."""
     degraded = [f"degraded: {text.plain(entry['degraded'])}"] if entry.get("degraded") else []
     instances = (instance for version in entry["versions"].values() for instance in version["instances"])
-    return degraded + [f"{i['id']}: {text.plain(i['problem'])}" for i in instances if i.get("problem")]
+    return degraded + [f"{i['id']}: {text.plain(i['problem'])}" for i in instances if _ails(i)]
+
+
+def _ails(instance: Mapping[str, Any]) -> bool:
+    """Whether something is wrong: that one who is starting cannot be reached yet is not."""
+    begins = instance["state"] == "starting" and age(instance["since"]) < _PATIENCE
+    return bool(instance.get("problem")) and not begins
+
+
+def age(moment: str) -> float:
+    """Seconds since an ISO time."""
+    from datetime import UTC, datetime
+
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
 
 
 def _where(route: Mapping[str, Any]) -> str:

@@ -27,12 +27,19 @@ def tell(error: BaseException, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"error": known.document()}, ensure_ascii=False))
     else:
-        print(f"Error: {known.message}", file=sys.stderr)
+        print(f"Error: {sentence(known.message)}", file=sys.stderr)
         for other in getattr(known, "others", ()):
             print(f"       {other.message}", file=sys.stderr)
         if known.next:
             print(f"Next:  {known.next}", file=sys.stderr)
     return known.exit
+
+
+def sentence(message: str) -> str:
+    """`message` with a capital and a full stop, unless it begins with a name or a place."""
+    first = message.split(maxsplit=1)[0] if message.strip() else ""
+    begun = message[:1].upper() + message[1:] if first.isalpha() else message
+    return begun if begun.endswith((".", "?", "!", "…")) else f"{begun}."
 
 
 def translated(error: BaseException) -> SegueError | None:

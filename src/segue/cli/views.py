@@ -104,7 +104,7 @@ class Lines:
                 yield ended(event)
             case "judging":
                 yield from self._judging(event)
-            case "instance" if event.get("detail"):
+            case "instance" if event.get("detail") and event["state"] in ("unready", "stopped"):
                 yield f"  {event['instance']} is {event['state']}: {plain(event['detail'])}"
             case "turned_back":
                 yield f"  turned back: {plain(event['reason'])}"
@@ -145,15 +145,17 @@ def ended(event: Event) -> str:
 
 
 def names(picture: Picture) -> dict[str, Any]:
-    """The picture's service and versions as a rollout's document has them."""
-    return {"service": picture.service, "kind": picture.kind, "from": picture.old, "to": picture.new}
+    """What the picture knows of the rollout as a whole, as the rollout's document has it."""
+    judged = any(line.verdict for line in picture.way)
+    versions = {"from": picture.old, "to": picture.new}
+    return {"service": picture.service, "kind": picture.kind, "judged": judged, **versions}
 
 
 def ending(rollout: Event, *, on: bool = False) -> str:
     """How a rollout ended: a sentence, and if it did not go well the reason, the last words, the next command."""
     good = rollout["exit"] == 0
     lines = [paint(f"{'✓' if good else '✗'} {_sentence(rollout)}", "green" if good else "red", on)]
-    if rollout.get("reason") and (not good or rollout.get("basis") == "health"):
+    if rollout.get("reason") and (not good or (rollout.get("judged") and rollout.get("basis") == "health")):
         lines.append(f"  {'Why' if good else 'Reason'}: {plain(rollout['reason'])}")
     if rollout.get("log") and not good:
         lines.append("  The instance's last lines:")
