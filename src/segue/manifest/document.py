@@ -155,8 +155,7 @@ class _Reader:
             at = (*path, number)
             if _empty(entry):
                 self._no_value(entry, at)
-            else:
-                found.append(self.value(entry, at))
+            found.append(None if _empty(entry) else self.value(entry, at))
         return found
 
     def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pwd
 import re
+import textwrap
 from pathlib import Path
 
 from segue.manifest.project import Project, look
@@ -24,10 +25,10 @@ route:
   listen: 127.0.0.1:8080        # where users connect; 0.0.0.0:8080 lets everybody in
 
 run:
-  process:                      # instances are processes on this machine; guessed from: {seen}
+  process:                      # instances are processes on this machine
     source: .                   # each version is a copy of this folder (.gitignore and .segueignore apply)
 {build}
-    # {hint}
+{hint}
     command: {command}
 {env_file}
 {user}
@@ -49,9 +50,8 @@ def suggest(folder: Path, *, as_root: bool = False) -> str:
     return _TEXT.format(
         service=service,
         gap=" " * max(1, 23 - len(service)),
-        seen=project.seen,
         build=_build(project),
-        hint=project.hint,
+        hint=_comment(f"{project.seen}: {project.hint}.", indent=4),
         command=scalar(project.command),
         env_file=_env_file(folder),
         user=_user(folder, as_root),
@@ -63,6 +63,11 @@ def scalar(text: str) -> str:
     """`text` as it stands in YAML: in quotes where it would be something else without."""
     plain = _PLAIN.fullmatch(text) and not re.search(r":(\s|$)|\s#|\s$", text) and text.lower() not in _WORDS
     return text if plain else "'" + text.replace("'", "''") + "'"
+
+
+def _comment(text: str, indent: int) -> str:
+    margin = " " * indent + "# "
+    return textwrap.fill(text, 116, initial_indent=margin, subsequent_indent=margin, break_long_words=False)
 
 
 def _build(project: Project) -> str:

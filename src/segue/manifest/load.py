@@ -82,11 +82,7 @@ class Loaded:
 
     def redacted(self) -> str:
         """The text with every value in `env` replaced by a reference to its own name."""
-        values = {
-            extent: path[-1]
-            for path, extent in self.source.extents.items()
-            if path[: len(ENVIRONMENT)] == ENVIRONMENT
-        }
+        values = {extent: path[-1] for path, extent in self.source.extents.items() if path[:-1] == ENVIRONMENT}
         text = self.text
         for (begin, end), name in sorted(values.items(), reverse=True):
             newline = "\n" if text[begin:end].endswith("\n") else ""
@@ -153,8 +149,8 @@ def _validated(source: Document, file: str, as_root: bool) -> Manifest:
     try:
         manifest = Manifest.model_validate(source.data, context={"as_root": as_root})
     except ValidationError as exc:
-        noted = {flaw.path for flaw in flaws}
-        flaws += (flaw for flaw in explain(exc, source) if flaw.path not in noted)
+        noted = {flaw.path[:length] for flaw in flaws for length in range(len(flaw.path) + 1)}
+        flaws += [flaw for flaw in explain(exc, source) if flaw.path not in noted]  # the rest are consequences
     if not flaws:
         return manifest
     first, *others = sorted(map(_complete, flaws), key=lambda flaw: flaw.place or Place(0, 0))

@@ -43,7 +43,7 @@ def look(folder: Path) -> Project:
 
 
 _PLACEHOLDER = Project(
-    seen="nothing here says how the application starts",
+    seen="Nothing here says how the application starts",
     command="python3 -m http.server {port} --bind 127.0.0.1",
     hint="REPLACE this: it only serves the folder's files; {port} is the instance's own port, also in $PORT",
 )
@@ -83,7 +83,7 @@ def _procfile(folder: Path) -> Project | None:
         return None
     build = _python_build(folder) or _node_build(folder, _package(folder))
     command = _in_venv(_argv(line[1]), build)
-    return Project("the `web` line of Procfile", command, _listens(command), build)
+    return Project("The `web` line of Procfile", command, _listens(command), build)
 
 
 def _package(folder: Path) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def _python(folder: Path) -> Project | None:
     else:
         command = f"flask --app {module} run --host 127.0.0.1 --port {{port}}"
     hint = _listens(command) if found else f"`{module}` stands for module:application; {_REPLACE}"
-    return Project(f"{wanted[0]} among the dependencies", _in_venv(command, build), hint, build)
+    return Project(f"The dependency {wanted[0]}", _in_venv(command, build), hint, build)
 
 
 def _application(folder: Path) -> tuple[str, bool]:
@@ -236,9 +236,7 @@ def _dockerfile(folder: Path) -> Project | None:
     command = _argv(" ".join(words)) if words else ""
     if not command:
         return None
-    hint = "taken from the image's CMD: it must run here as well. Containers come in a later version; " + _listens(
-        command
-    )
+    hint = f"containers come later, so the image's command must run here as well; {_listens(command)}"
     return Project("Dockerfile", command, hint)
 
 
@@ -247,7 +245,9 @@ def _docker_words(said: str) -> str:
         listed = json.loads(said)
     except (ValueError, RecursionError):
         return said
-    return shlex.join(map(str, listed)).replace("'{port}'", "{port}") if isinstance(listed, list) else said
+    if not isinstance(listed, list):
+        return said
+    return shlex.join(_PORT.sub("{port}", str(word)) for word in listed).replace("'{port}'", "{port}")
 
 
 def _health(folder: Path) -> str | None:

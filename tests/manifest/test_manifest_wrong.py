@@ -1,0 +1,309 @@
+"""Wrong manifests, and what is said about each. `»` stands before the place that is to be blamed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from segue.manifest.load import ManifestError, load, parse, receive
+
+BASE = "service: shop\nrun: {process: {command: ./serve}}\n"
+TOP = "one of service, replicas, route, run, health, smoke, stop, hooks, strategy, retain"
+DURATION = "a duration such as 500ms, 30s, 10m or 24h"
+SIGNALS = "one of TERM, INT, HUP, QUIT, USR1, USR2, WINCH, ALRM, ABRT"
+NAMES = "one of rolling, in_place, blue_green"
+COUNT = "a whole number from 1 to 10000"
+LATER = "is not in this version of Segue yet"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A manifest with a marked place; the key blamed, what was expected, what was perhaps meant, the problem."""
+
+    text: str
+    key: str
+    expected: str | None
+    nearest: str | None = None
+    problem: str = ""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        before = self.text[: self.text.index("»")]
+        return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+
+
+def on_base(text: str, key: str, expected: str | None, nearest: str | None = None, problem: str = "") -> Case:
+    return Case(BASE + text, key, expected, nearest, problem)
+
+
+def process(text: str, key: str, expected: str | None, nearest: str | None = None, problem: str = "") -> Case:
+    return Case(f"service: shop\nrun:\n  process:\n    {text}\n", f"run.process{key}", expected, nearest, problem)
+
+
+KEYS = [
+    on_base("»helth: {}", "helth", TOP, "health", "unknown key `helth`"),
+    on_base("health:\n  »evry: 1s", "health.evry", "one of path, command, expect", "every"),
+    on_base("route: {»lisen: 127.0.0.1:80}", "route.lisen", "one of listen, hosts, path", "listen"),
+    on_base("strategy: {rolling: {»btach: 1}}", "strategy.rolling.btach", "one of batch, surge", "batch"),
+    on_base("»path: /healthz", "path", TOP, "route.path", "it belongs at `route.path` or `health.path`"),
+    on_base("»env: {A: 1}", "env", TOP, "run.process.env", "it belongs at `run.process.env`"),
+    on_base("»tls: {}", "tls", TOP, "route.tls", "`route.tls`, which is not in this version"),
+    on_base(
+        "smoke:\n  - http: {path: /}\n  - http: {path: /, »contain: x}",
+        "smoke[1].http.contain",
+        "one of path, ex",
+        "contains",
+    ),
+    on_base("»zzzzz: 1", "zzzzz", TOP),
+    Case("service: shop\nrun:\n  »command: ./serve\n", "run.command", "`process`", "run.process.command"),
+    Case("»servcie: shop\nrun: {process: {command: x}}\n", "servcie", TOP, "service"),
+    on_base("replicas: 2\nroute: {path: /}\n»replicas: 3", "replicas", "each key once", None, "first on line 3"),
+    on_base("health: {every: 1s, »every: 2s}", "health.every", "each key once"),
+    on_base("»? [a, b]\n: 1".replace("»? ", "? »"), "", "text and a colon", None, "a key is not text"),
+]
+
+NOT_YET = [
+    on_base("route: {»tls: {cert: a, key: b}}", "route.tls", "one of listen", None, LATER),
+    on_base("route: {»protocol: http2}", "route.protocol", "one of listen", None, LATER),
+    on_base("route: {»idle: 1m}", "route.idle", "one of listen", None, LATER),
+    on_base("route: {»max_body: 1}", "route.max_body", "one of listen", None, LATER),
+    on_base("route: {»proxies: [a]}", "route.proxies", "one of listen", None, LATER),
+    Case("service: shop\nrun: {»container: {image: x}}", "run.container", "`process`", None, LATER),
+    Case("service: shop\nrun: {»ssh: {hosts: [a]}}", "run.ssh", "`process`", None, LATER),
+    on_base("»warm_up: {requests: 50}", "warm_up", TOP, None, LATER),
+    on_base("hooks: {»after: ./contract.sh}", "hooks.after", "one of before, on_rollback, timeout", None, LATER),
+    on_base("»judge: {false_alarm: 1%}", "judge", TOP, None, LATER),
+    on_base("»evidence: []", "evidence", TOP, None, LATER),
+    on_base("»notify: []", "notify", TOP, None, LATER),
+    on_base("»approve_within: 24h", "approve_within", TOP, None, LATER),
+    on_base("»on_cancel: rollback", "on_cancel", TOP, None, LATER),
+    on_base("strategy: »canary", "strategy", NAMES, None, LATER),
+    on_base("strategy: {»canary: {steps: [10%]}}", "strategy.canary", "one of use", None, LATER),
+    on_base("strategy: {»experiment: {}}", "strategy.experiment", "one of use", None, LATER),
+    on_base(
+        "strategy: {blue_green: {»preview: 127.0.0.1:81}}", "strategy.blue_green.preview", "one of judge", None, LATER
+    ),
+    on_base("strategy: {blue_green: {»approve: manual}}", "strategy.blue_green.approve", "one of judge", None, LATER),
+]
+
+VALUES = [
+    Case("service: »Shop\nrun: {process: {command: x}}", "service", "at most 40 small letters", "shop"),
+    Case("service: »my_shop\nrun: {process: {command: x}}", "service", "at most 40 small letters", "my-shop"),
+    Case("service: »12\nrun: {process: {command: x}}", "service", "at most 40 small letters", '"12"'),
+    Case(f"service: »{'a' * 41}\nrun: {{process: {{command: x}}}}", "service", "at most 40", "a" * 40),
+    on_base("replicas: »0", "replicas", COUNT, "1", "too small"),
+    on_base("replicas: »-1", "replicas", COUNT, "1"),
+    on_base("replicas: »99999", "replicas", COUNT, "10000", "too large"),
+    on_base('replicas: »"3"', "replicas", COUNT, "3", "not a whole number"),
+    on_base("replicas: »2.5", "replicas", COUNT),
+    on_base("replicas: »true", "replicas", COUNT),
+    on_base("retain: »-1", "retain", "a whole number from 0 to 10000", "0"),
+    on_base("route: {listen: »8080}", "route.listen", "host:port such as 127.0.0.1:8080", "127.0.0.1:8080"),
+    on_base("route:\n  listen: »:8080", "route.listen", "host:port", "127.0.0.1:8080", "has no host"),
+    on_base("route: {listen: »localhost}", "route.listen", "host:port", "localhost:8080", "has no port"),
+    on_base("route: {listen: »127.0.0.1:65536}", "route.listen", "host:port", None, "no port from 1 to 65535"),
+    on_base("route: {listen: »127.0.0.1:0}", "route.listen", "host:port"),
+    on_base("route: {listen: »127.0.0.300:80}", "route.listen", "host:port", None, "is not a host"),
+    on_base('route: {listen: »"::1:8080"}', "route.listen", "host:port", "[::1]:8080"),
+    on_base("route: {hosts: »shop.example}", "route.hosts", "a list of hosts", "[shop.example]", "not a list"),
+    on_base("route: {hosts: »[]}", "route.hosts", "a list of hosts", None, "no host is named"),
+    on_base("route: {hosts: [a.b, »https://c.d/]}", "route.hosts[1]", '"*", example.com', "c.d"),
+    on_base("route: {path: »shop}", "route.path", "a path that begins with /", "/shop"),
+    on_base("route: {path: »/a?b=c}", "route.path", "a path that begins with /", "/a"),
+    on_base("route: {path: »/a b}", "route.path", "a path that begins with /"),
+    on_base("route: {timeout: »30}", "route.timeout", DURATION, "30s", "has no unit"),
+    on_base("route: {shield: »yes}", "route.shield", "true or false", "true"),
+    on_base("route: {shield: »Off}", "route.shield", "true or false", "false"),
+    on_base("health: {every: »0s}", "health.every", DURATION, None, "longer than 0s"),
+    on_base("health: {every: »2 seconds}", "health.every", DURATION, "2s"),
+    on_base("health: {every: »-1s}", "health.every", DURATION),
+    on_base("health: {every: »0.0001ms}", "health.every", DURATION, None, "finer than a microsecond"),
+    on_base("health: {deadline: »999999d}", "health.deadline", DURATION, None, "longer than ten years"),
+    on_base("health: {expect: »ok}", "health.expect", "a status such as 200"),
+    on_base("health: {expect: »2xx}", "health.expect", "a status such as 200", "200-299"),
+    on_base("health: {expect: »399-200}", "health.expect", "a status such as 200", "200-399"),
+    on_base("health: {expect: »099}", "health.expect", "a status such as 200"),
+    on_base("health: {expect: »600}", "health.expect", "a status such as 200"),
+    on_base("health: {path: /up, command: »./ok}", "health.command", "one of them", None, "exclude each other"),
+    on_base(
+        "health: {min_ready: 90s, deadline: »60s}", "health.deadline", "longer than 90500ms", None, "no instance"
+    ),
+    on_base("»health: {every: 90s}", "health.deadline", "a duration longer than 90s"),
+    on_base("stop: {signal: »SIGTREM}", "stop.signal", SIGNALS, "TERM"),
+    on_base("stop: {signal: »KILL}", "stop.signal", SIGNALS, None, "not a signal to stop by"),
+    on_base("stop: {signal: »15}", "stop.signal", SIGNALS, "TERM"),
+    on_base("hooks: {before: »[a, b]}", "hooks.before", "a command", None, "a list is not text"),
+    on_base('hooks: {before: »""}', "hooks.before", "a command", None, "empty"),
+    on_base(
+        "smoke: [{http: {path: /}, command: x}]".replace("[{h", "[»{h"), "smoke[0]", "one of them", None, "not both"
+    ),
+    on_base("smoke: [»{}]", "smoke[0]", "one of them", None, "not nothing"),
+    on_base("smoke: [{»http: {}}]", "smoke[0].http.path", "a path that begins with /", None, "is missing"),
+    on_base("strategy: »roling", "strategy", NAMES, "rolling", "unknown strategy"),
+    on_base("strategy: »{}", "strategy", NAMES, None, "no strategy"),
+    on_base("strategy: »{rolling: {}, blue_green: {}}", "strategy", "`use: rolling`", None, "not said which"),
+    on_base("strategy: »in_place", "strategy", "`replicas` above 1", None, "none would serve"),
+    on_base("replicas: 3\nstrategy: {in_place: {batch: »3}}", "strategy.in_place.batch", "`replicas` above 3"),
+    process("command: »8080", ".command", "a command", '"8080"'),
+    process('command: »"echo \'"', ".command", "a command", None, "cannot be split into words"),
+    process("command: x\n    build: »make", ".build", "`source: .`", None, "needs `source`"),
+    process("command: x\n    shared: »[data]", ".shared", "`source: .`", None, "needs `source`"),
+    process("{command: x, source: ., shared: [»../data]}", ".shared[0]", "a folder inside the source", "data"),
+    process("command: x\n    env: {A: »[1]}", ".env.A", "text, a number", None, "a list cannot stand"),
+    process("command: x\n    env: {»A-B: 1}", ".env.A-B", "letters, digits and underscores"),
+    process("command: x\n    env: {»PORT: 80}", ".env.PORT", "another name", None, "given by Segue"),
+]
+
+SHAPES = [
+    Case("»", "", "`service` and `run`", None, "empty"),
+    Case("»# nothing but a comment\n", "", "`service` and `run`", None, "empty"),
+    Case("»- service: shop\n", "", "a mapping (service, replicas", None, "a list is not a mapping"),
+    Case("»shop\n", "", "a mapping (service", None, "`shop` is not a mapping"),
+    Case("»service: shop\n", "run", "a mapping (process)", None, "`run` is missing"),
+    Case("»run: {process: {command: x}}\n", "service", "at most 40", None, "`service` is missing"),
+    Case("service: shop\n»run: {}\n", "run.process", "a mapping (command", None, "is missing"),
+    Case("service: shop\nrun:\n  »process: {}\n", "run.process.command", "a command", None, "is missing"),
+    on_base("health: »[]", "health", "a mapping (path, command", None, "a list is not a mapping"),
+    on_base("health: »/healthz", "health", "a mapping (path, command", None, "is not a mapping"),
+    on_base("smoke: »{http: {path: /}}", "smoke", "a list of smoke tests", None, "a mapping is not a list"),
+    on_base("replicas: »[2]", "replicas", COUNT, None, "a list is not a whole number"),
+    on_base("strategy: »[rolling]", "strategy", NAMES, None, "a list is not a mapping"),
+    on_base("»health:\n", "health", "a mapping (path", None, "no value"),
+    on_base("replicas: »~\n", "replicas", COUNT, None, "no value"),
+    on_base(
+        "smoke:\n  - {command: x}\n  -»\n  - {cmd: x}", "smoke[1]", "a mapping (http, command)", None, "no value"
+    ),
+    on_base("route: {hosts: [»null]}", "route.hosts[0]", '"*", example.com', None, "no value"),
+    Case("service: shop\nrun:\n»\tprocess: {command: x}\n", "", "spaces", None, "a tab in the indentation"),
+    Case("service: shop: »x\n".replace("p: »", "p»: "), "", None, None, "it is not YAML"),
+    on_base("»--- \nservice: other", "", "one manifest a file", None, "a second document"),
+    on_base("replicas: »*nobody", "", None, None, "it is not YAML"),
+    on_base("replicas: »!count 3", "replicas", "a value without a tag", None, "unknown tag `!count`"),
+    on_base("replicas: »!env COUNT", "replicas", "a value without a tag", None, "only in `run.process.env`"),
+    on_base("replicas: »!!int three", "replicas", "a value without a tag", None, "unknown tag `!!int`"),
+    process("command: x\n    env: {A: »!evn B}", ".env.A", "!env NAME", None, "unknown tag `!evn`"),
+    Case("»" + "[" * 5000, "", None, None, "nested too deeply"),
+]
+
+
+@pytest.mark.parametrize(
+    "case", [*KEYS, *NOT_YET, *VALUES, *SHAPES], ids=lambda case: case.text.removeprefix(BASE)[:50]
+)
+def test_a_wrong_manifest_is_refused_with_place_key_expectation_and_suggestion(case: Case) -> None:
+    with pytest.raises(ManifestError) as refused:
+        parse(case.text.replace("»", ""), Path("shop/segue.yaml"))
+    error = refused.value
+    assert (error.line, error.column) == case.place, error
+    assert error.key == case.key
+    assert (case.expected or "") in (error.expected or "") and bool(case.expected) == bool(error.expected)
+    assert error.nearest == case.nearest
+    assert case.problem in error.problem
+    assert str(error).startswith(f"shop/segue.yaml:{error.line}:{error.column}: ")
+    assert error.exit == 2
+
+
+def test_every_key_that_comes_later_is_in_the_table() -> None:
+    from segue.manifest.strategy import LATER as LATER_KEYS
+
+    assert set(LATER_KEYS) == {case.key for case in NOT_YET} - {"strategy"}
+
+
+def test_the_message_reads_as_one_sentence() -> None:
+    with pytest.raises(ManifestError) as refused:
+        parse(BASE + "health: {evry: 30}\nreplicas: 0\n")
+    assert str(refused.value) == (
+        "segue.yaml:3:10: unknown key `evry` in `health`; expected one of path, command, expect, every, timeout, "
+        "healthy, unhealthy, min_ready, deadline; did you mean `every`? (1 more)"
+    )
+
+
+def test_all_errors_are_reported_in_the_order_of_their_places() -> None:
+    with pytest.raises(ManifestError) as refused:
+        parse("replicas: 0\nservice: shop\nretian: 3\nhealth:\nrun: {process: {command: x, env: {A: !what B}}}\n")
+    error = refused.value
+    assert [error.key, *(other.key for other in error.others)] == [
+        "replicas",
+        "retian",
+        "health",
+        "run.process.env.A",
+    ]
+    assert [other.line for other in error.others] == [3, 4, 5]
+
+
+def test_the_error_as_json_has_all_fields() -> None:
+    with pytest.raises(ManifestError) as refused:
+        parse(BASE + "replicas: 0\nhelth: {}\n")
+    document = json.loads(json.dumps(refused.value.document()))
+    assert document["code"] == "manifest" and document["exit"] == 2 and document["next"] == "segue check"
+    fields = ("file", "line", "column", "key", "problem", "expected", "nearest")
+    assert [document[name] for name in fields] == [
+        *("segue.yaml", 3, 11, "replicas", "the number 0 is too small", "a whole number from 1 to 10000", "1")
+    ]
+    assert [other["key"] for other in document["others"]] == ["helth"]
+
+
+def test_a_missing_file_sends_to_init(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="no such file") as refused:
+        load(tmp_path / "segue.yaml", as_root=False)
+    assert refused.value.next == "segue init" and refused.value.line is None and refused.value.exit == 2
+
+
+def test_a_folder_is_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="it cannot be read: is a directory"):
+        load(tmp_path, as_root=False)
+
+
+def test_a_file_that_is_not_utf_8_is_refused_at_the_first_wrong_byte(tmp_path: Path) -> None:
+    path = tmp_path / "segue.yaml"
+    path.write_bytes(b"service: shop\n# caf\xe9\n")
+    with pytest.raises(ManifestError, match="not UTF-8") as refused:
+        load(path, as_root=False)
+    assert (refused.value.line, refused.value.column) == (2, 6)
+
+
+def test_a_small_text_cannot_become_a_huge_one() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    with pytest.raises(ManifestError, match="more than 5000 values"):
+        parse("\n".join(lines))
+
+
+def test_a_value_that_contains_itself_is_refused() -> None:
+    with pytest.raises(ManifestError, match="nested too deeply"):
+        parse("run: &run {process: *run}\n")
+    with pytest.raises(ManifestError, match="nested too deeply"):
+        parse("run: &run\n  <<: *run\n")
+
+
+def test_as_root_a_service_names_its_user() -> None:
+    with pytest.raises(ManifestError, match="as root each service names `user:`") as refused:
+        parse("service: shop\nrun:\n  process:\n    command: x\n", as_root=True)
+    error = refused.value
+    assert (error.line, error.column, error.key) == (3, 3, "run.process.user")
+    assert error.expected == "the name of a user (`user: root` is allowed, but say so)"
+
+
+def test_as_root_the_user_must_exist() -> None:
+    with pytest.raises(ManifestError, match="`rooot` is unknown on this machine") as refused:
+        parse("service: shop\nrun: {process: {command: x, user: rooot}}\n", as_root=True)
+    assert (refused.value.line, refused.value.column, refused.value.nearest) == (2, 35, "root")
+
+
+def test_as_root_root_may_be_named() -> None:
+    text = "service: shop\nrun: {process: {command: x, user: root}}\n"
+    assert parse(text, as_root=True).manifest.run.process.user == "root"
+
+
+def test_the_control_plane_refuses_what_the_loader_refuses_without_a_place() -> None:
+    document = parse(BASE).manifest.document()
+    assert receive(document, as_root=False) == parse(BASE).manifest
+    with pytest.raises(ManifestError, match="as root each service names"):
+        receive(document, as_root=True)
+    with pytest.raises(ManifestError, match=r"^manifest: unknown key `x`") as refused:
+        receive({**document, "x": 1}, as_root=False)
+    assert refused.value.line is None and refused.value.key == "x"
+    with pytest.raises(ManifestError, match="is not a mapping"):
+        receive(["no"], as_root=False)
