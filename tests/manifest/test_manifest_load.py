@@ -74,6 +74,7 @@ stop: {signal: SIGQUIT, drain: 1h, spread: 2m, grace: 3s}
     )
 
 
+@pytest.mark.leaf("strategy.use")
 @pytest.mark.parametrize(
     ("text", "strategy"),
     [
@@ -196,6 +197,7 @@ G="" # a comment
     }
 
 
+@pytest.mark.leaf("run.process.env_file")
 def test_what_env_sets_wins_over_the_file(tmp_path: Path) -> None:
     assert write(tmp_path, "A=file\nB=file\n", "{A: manifest}").environment({}) == {"A": "manifest", "B": "file"}
 
