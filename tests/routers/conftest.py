@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from .world import World, port
 
 from segue.routers.envoy.router import EnvoyRouter
+
+from .world import World, port
 
 
 @pytest.fixture

@@ -189,8 +189,16 @@ class EnvoyRouter:
         """Go back to the last confirmed table; without one Envoy keeps what it has."""
         if self._table is None:
             return
+        server, wanted = self._server, self._snapshot.resources
+        server.forget_refusals()
+        for kind in Kind:
+            server.put(kind, wanted[kind])
+        for kind in (Kind.ENDPOINTS, Kind.LISTENER, Kind.ROUTES):  # what was refused is not waited for
+            server.keep_only(kind, wanted[kind])
         try:
-            await self._tell(self._snapshot)
+            await self._confirmed(*Kind)
+            server.keep_only(Kind.CLUSTER, wanted[Kind.CLUSTER])
+            await self._confirmed(Kind.CLUSTER)
         except SegueError as error:
             log.error("table_not_restored", error=error.message)
 
