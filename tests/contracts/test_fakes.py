@@ -15,7 +15,8 @@ from segue.errors import Refused, RouterLost, RouterRefused, StartFailed
 from segue.ports import Commands, Ended, Evidence, Instance, Platform, Router
 from segue.testing.calls import Apply, Began, Confirmed, Exited, Seen, Settled, Start, Stop
 from segue.testing.clock import Crashed, VirtualClock
-from segue.testing.fakes import Behaviour, Script, World, a_version, losses
+from segue.testing.contracts.router import RouterContract
+from segue.testing.fakes import Behaviour, FakeRouter, Script, World, a_version, losses
 
 V1, V2 = Revision("v1.1"), Revision("v2.1")
 ONE = InstanceId("shop-v1.1-1")
@@ -373,6 +374,12 @@ async def test_a_lost_router_is_there_again_after_so_many_calls(world: World) ->
     with pytest.raises(RouterLost):
         await world.router.settled()
     await world.router.settled()
+
+
+class TestRouterContract(RouterContract):
+    @pytest.fixture
+    def router(self) -> FakeRouter:
+        return World(VirtualClock()).router
 
 
 # Evidence

@@ -88,10 +88,16 @@ class VirtualClock:
         try:
             return loop.run_until_complete(task)
         except Crashed:
-            self._wrecks.append(asyncio.all_tasks(loop))
+            self._keep(asyncio.all_tasks(loop))
             raise
         finally:
             loop.wind_up()
+
+    def _keep(self, wreck: set[asyncio.Task[Any]]) -> None:
+        """Keep the tasks of a crashed loop: collected, they would run what they have in `finally`."""
+        self._wrecks.append(wreck)
+        for task in wreck:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

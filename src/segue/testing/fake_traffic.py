@@ -173,8 +173,9 @@ class FakeEvidence:
             answered = {revision: int(count.attempts - count.failures) for revision, count in counts.items()}
             failed = {revision: int(count.failures - count.shielded) for revision, count in counts.items()}
             shielded = sum(int(count.shielded) for count in counts.values())
-            total = sum(answered.values()) + sum(failed.values()) + shielded
-            return Books(total=total, answered=answered, failed=failed, shielded=shielded)
+            unserved = int(sum(seconds * Fraction(flow.rate) for seconds, flow, table in self._closed(service)))
+            total = sum(answered.values()) + sum(failed.values()) + shielded + unserved
+            return Books(total=total, answered=answered, failed=failed, shielded=shielded, unserved=unserved)
 
     def _counted(self, service: str) -> Mapping[Revision, _Count]:
         counts: defaultdict[Revision, _Count] = defaultdict(_Count)
@@ -184,6 +185,10 @@ class FakeEvidence:
                 failing = Fraction(flow.failing.get(backend.revision, 0))
                 counts[backend.revision].add(seconds * Fraction(flow.rate) * backend.share, failing, on_trial)
         return counts
+
+    def _closed(self, service: str) -> Iterator[tuple[Fraction, _Flow, ServiceTable]]:
+        """The stretches in which nobody was served."""
+        return (stretch for stretch in self._stretches(service) if not any(b.share for b in stretch[2].backends))
 
     def _stretches(self, service: str) -> Iterator[tuple[Fraction, _Flow, ServiceTable]]:
         """The stretches of time in which neither the flow nor the table changed, with their seconds."""

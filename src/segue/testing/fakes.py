@@ -43,14 +43,14 @@ __all__ = [
 
 
 class World:
-    """All the fakes over one clock and one record."""
+    """All the fakes over one clock and one record. `router`: a kind of fake router with more to it."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, router: type[FakeRouter] = FakeRouter) -> None:
         self.clock = clock
         self.record = Record()
         self.platform = FakePlatform(clock, self.record)
         self.commands = FakeCommands(clock, self.record, self.platform)
-        self.router = FakeRouter(clock, self.record)
+        self.router = router(clock, self.record)
         self.evidence = FakeEvidence(clock, self.router, self.record)
 
 

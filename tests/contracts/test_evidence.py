@@ -1,0 +1,140 @@
+"""Envoy's statistics, and the fake, keep the contract of the evidence port."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Coroutine, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+
+from segue.core.release import Revision
+from segue.core.traffic import Backend, Endpoint, InstanceId, Route, RoutingTable, ServiceTable, Traffic
+from segue.evidence.envoy import EnvoyEvidence
+from segue.ports import Evidence
+from segue.routers.envoy.router import EnvoyRouter
+from segue.testing.clock import VirtualClock
+from segue.testing.contracts.evidence import NEW, OLD, EvidenceContract, Stand
+from segue.testing.fakes import World
+
+T = TypeVar("T")
+
+
+def table(shares: Mapping[Revision, Fraction], trial: Revision | None, listen: str, **ports: int) -> RoutingTable:
+    backends = tuple(
+        Backend(revision, Fraction(share), (_endpoint(revision, ports.get(revision, 1)),))
+        for revision, share in shares.items()
+    )
+    return RoutingTable({"shop": ServiceTable("shop", Route(listen=listen), backends, trial)})
+
+
+def _endpoint(revision: Revision, port: int) -> Endpoint:
+    return Endpoint(InstanceId(f"shop-{revision}-1"), f"127.0.0.1:{port}", Traffic.READY)
+
+
+class Fakes(Stand):
+    """The fakes, in virtual time."""
+
+    def __init__(self) -> None:
+        self._clock = VirtualClock()
+        self._world = World(self._clock)
+        self._failing: dict[str, float] = {}
+
+    @property
+    def evidence(self) -> Evidence:
+        return self._world.evidence
+
+    async def route(self, shares: Mapping[Revision, Fraction], *, trial: Revision | None = None) -> None:
+        await self._world.router.apply(table(shares, trial, "127.0.0.1:8080"))
+
+    async def fail(self, *revisions: Revision) -> None:
+        self._failing = dict.fromkeys(revisions, 1.0)
+
+    async def request(self, count: int) -> None:
+        self._world.evidence.flow("shop", rate=count, failing=self._failing)
+        await self._clock.sleep(1)
+        self._world.evidence.flow("shop", rate=0)
+
+    def run(self, story: Coroutine[Any, Any, T]) -> T:
+        return self._clock.run(story)
+
+
+class Envoy(Stand):
+    """A real Envoy before two small servers in this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._failing: set[Revision] = set()
+        self._ports: dict[str, int] = {}
+
+    @property
+    def evidence(self) -> Evidence:
+        return EnvoyEvidence(self._router)
+
+    async def route(self, shares: Mapping[Revision, Fraction], *, trial: Revision | None = None) -> None:
+        await self._router.apply(table(shares, trial, self._listen, **self._ports))
+        await self._router.settled()
+
+    async def fail(self, *revisions: Revision) -> None:
+        self._failing = set(revisions)
+
+    async def request(self, count: int) -> None:
+        async with httpx.AsyncClient(base_url=f"http://{self._listen}", timeout=20) as client:
+            for _ in range(count):
+                await client.get("/")
+
+    def run(self, story: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run(self._around(story))
+
+    async def _around(self, story: Coroutine[Any, Any, T]) -> T:
+        servers = [await self._serve(revision) for revision in (OLD, NEW)]
+        self._listen = f"127.0.0.1:{_free_port()}"
+        self._router = EnvoyRouter(self._folder, concurrency=2, drain=2)
+        await self._router.start()
+        try:
+            return await story
+        finally:
+            await self._router.shutdown()
+            for server in servers:
+                server.close()
+
+    async def _serve(self, revision: Revision) -> asyncio.Server:
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await _head(reader):
+                status = b"500 Broken" if revision in self._failing else b"200 OK"
+                writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 2\r\n\r\nok")
+            writer.close()
+
+        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        self._ports[revision] = server.sockets[0].getsockname()[1]
+        return server
+
+
+async def _head(reader: asyncio.StreamReader) -> bool:
+    try:
+        return bool(await reader.readuntil(b"\r\n\r\n"))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class TestFakes(EvidenceContract):
+    @pytest.fixture
+    def stand(self) -> Stand:
+        return Fakes()
+
+
+class TestEnvoy(EvidenceContract):
+    @pytest.fixture
+    def stand(self, tmp_path: Path) -> Stand:
+        return Envoy(tmp_path / "router")
