@@ -165,7 +165,8 @@ class Proxy:
     async def _drained(self, drain: float) -> None:
         try:
             async with asyncio.timeout(drain):
-                await self.admin.post("/drain_listeners?graceful&skip_exit")
+                await self.admin.post("/healthcheck/fail")  # answers now ask for the connection to be closed
+                await self.admin.post("/drain_listeners")
                 while await self._in_flight():  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
         except (TimeoutError, RouterLost):
