@@ -183,7 +183,9 @@ async def applies(router: EnvoyRouter, wanted: object) -> bool:
     return True
 
 
-async def test_every_control_plane_has_an_epoch_of_its_own(folder: Path, world: World, listen: str, started: Routers) -> None:
+async def test_every_control_plane_has_an_epoch_of_its_own(
+    folder: Path, world: World, listen: str, started: Routers
+) -> None:
     old = await world.backend("old")
     epochs = []
     for _ in range(2):
