@@ -57,6 +57,7 @@ KEYS = [
         "one of path, ex",
         "contains",
     ),
+    on_base("smoke: [{»path: /}]", "smoke[0].path", "one of http, command", "smoke[].http.path", "it belongs at"),
     on_base("»zzzzz: 1", "zzzzz", TOP),
     Case("service: shop\nrun:\n  »command: ./serve\n", "run.command", "`process`", "run.process.command"),
     Case("»servcie: shop\nrun: {process: {command: x}}\n", "servcie", TOP, "service"),
@@ -124,6 +125,7 @@ VALUES = [
     on_base("health: {deadline: »999999d}", "health.deadline", DURATION, None, "longer than ten years"),
     on_base("health: {expect: »ok}", "health.expect", "a status such as 200"),
     on_base("health: {expect: »2xx}", "health.expect", "a status such as 200", "200-299"),
+    on_base("health: {expect: »201-200}", "health.expect", "a status such as 200", "200-201"),
     on_base("health: {expect: »399-200}", "health.expect", "a status such as 200", "200-399"),
     on_base("health: {expect: »099}", "health.expect", "a status such as 200"),
     on_base("health: {expect: »600}", "health.expect", "a status such as 200"),
@@ -231,6 +233,16 @@ def test_all_errors_are_reported_in_the_order_of_their_places() -> None:
         "run.process.env.A",
     ]
     assert [other.line for other in error.others] == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "text", ["route: {hosts: [null]}", "health: {path: ~}\n", "servce: shop", "strategy: canary"]
+)
+def test_one_slip_is_one_error(text: str) -> None:
+    base = BASE if "servce" not in text else BASE.replace("service: shop\n", "")
+    with pytest.raises(ManifestError) as refused:
+        parse(base + text)
+    assert refused.value.others == ()
 
 
 def test_the_error_as_json_has_all_fields() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,5 +87,5 @@ def _elsewhere(key: str, section: str) -> list[str]:
     """Where a key of this name is known, as near to `section` as it can be."""
     names = [name.removesuffix("[]") for name in (*outline.sections(), *outline.leaves())]
     known = [name for name in names if name.split(".")[-1] == key]
-    below = [name for name in known if name.startswith(f"{section}.")]
+    below = [name for name in known if name.startswith(re.sub(r"\[\d+\]", "[]", f"{section}."))]
     return below or known or [name for name in LATER if name.split(".")[-1] == key]
