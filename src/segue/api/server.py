@@ -74,7 +74,7 @@ class _Server(uvicorn.Server):
 def _listen(path: str) -> socket.socket:
     """The Unix socket at `path`, for its owner alone. The lock is ours: whatever lies there is stale."""
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+        Path(path).unlink()
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)
     try:

@@ -19,7 +19,7 @@ from typing import Any
 from segue.core import demand as demands
 from segue.core import strategies, verdict
 from segue.core.demand import Demand
-from segue.core.release import NOTHING, Return, Revision
+from segue.core.release import NOTHING, Return, Revision, version_of
 from segue.core.steps import Check, Hold, Judge, Plan, Run, Scale, Shift, Step, decision
 from segue.core.verdict import Basis, Judgement
 from segue.engine.clock import Clock
@@ -141,14 +141,14 @@ class Runner:
             demand = before.after(step)
             known = begun.get(number)
             if known is None or known.ended is None:
-                began = known.began if known else self._begin(number, demand)
+                began = known.began if known else await self._begin(number, demand)
                 await self._perform(number, step, before, demand, began)
             before = demand
 
-    def _begin(self, number: int, demand: Demand) -> datetime:
+    async def _begin(self, number: int, demand: Demand) -> datetime:
         step = self.record.steps[number - 1]
-        if isinstance(step, Shift) and demand.share(self.record.new or Revision("")):
-            self.watch.shifting()
+        if isinstance(step, Shift) and self.record.way == "there":
+            await self.watch.shifting()
         self._journal.begin(self.record, number, demand)
         self._tell("began", step=number, of=len(self.record.steps), text=str(step), demand=demands.encode(demand))
         return self._clock.now()
@@ -342,7 +342,15 @@ class Runner:
             self._keeper.set_route(self.record.route)
 
     def _plainly(self) -> str:
-        return f"{self.record.kind}: all steps are done"
+        name, new = self.record.service, self.record.new
+        match self.record.kind:
+            case "down":
+                return f"{name} is stopped"
+            case "retire":
+                return f"{self.record.old} is no longer kept"
+            case "scale" if new:
+                return f"{name} has {self._keeper.demand.count(new)} instances"
+        return f"{version_of(new) if new else 'nothing'} serves {name}"
 
     def _final(self) -> Demand:
         """The demand at the decision: what is tidied up at once is in it already."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from segue.core.release import Revision, version_of
 from segue.core.traffic import Sample
 from segue.core.verdict import Judgement
@@ -14,9 +12,6 @@ from segue.engine.ledger import Counts, Ledger
 from segue.errors import RouterLost
 from segue.judge.provisional import compare
 from segue.ports import Evidence
-
-LOOK_EVERY = 1.0
-"""Seconds between two looks at the evidence."""
 
 
 class Watch:
@@ -48,9 +43,10 @@ class Watch:
         self.ledger.look(Counts(samples, books))
         self._journal.put_ledger(self.rollout, ledgers.encode(self.ledger))
 
-    def shifting(self) -> None:
+    async def shifting(self) -> None:
         """The new version is about to get its first share: what the old one did so far is kept to compare with."""
         if self.ledger.before is None:
+            await self.look()
             self.ledger.before = self.ledger.of(self.old) or Sample()
 
     def judgement(self) -> Judgement:
@@ -65,18 +61,3 @@ class Watch:
             new_name=version_of(self.new) if self.new else "the new version",
             old_name=version_of(self.old) if self.old else "the old version",
         )
-
-    async def alarm(self) -> Judgement:
-        """Return when the new version is to be taken back, with the reason."""
-        while True:
-            await self.look()
-            judgement = self.judgement()
-            if judgement.alarm:
-                return judgement
-            await self._clock.sleep(LOOK_EVERY)
-
-    async def count(self) -> None:
-        """Count and judge nothing, for ever."""
-        while True:
-            await self.look()
-            await asyncio.shield(self._clock.sleep(LOOK_EVERY))

@@ -21,6 +21,7 @@ With pytest-asyncio, in conftest.py; a test then finds its clock with `VirtualCl
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import selectors
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -94,10 +95,9 @@ class VirtualClock:
             loop.wind_up()
 
     def _keep(self, wreck: set[asyncio.Task[Any]]) -> None:
-        """Keep the tasks of a crashed loop: collected, they would run what they have in `finally`."""
+        """Keep the tasks of a crashed loop for ever: collected, they would run what they have in `finally`."""
         self._wrecks.append(wreck)
-        for task in wreck:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(wreck))
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

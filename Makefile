@@ -1,0 +1,42 @@
+# The two commands: `make demo` shows the whole thing under load, `make test` checks it. Each sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check setup tools bench-loss bench crash lock clean
+
+demo: $(READY)  ## real versions of a real application, deployed under load by each strategy
+	$(BIN)/segue demo
+
+test: $(READY) tools check  ## everything that main must pass
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## format, lint, types, layers
+	scripts/check
+
+setup: $(READY)  ## the environment alone
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Segue needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $(READY)
+
+tools:  ## the independent load clients that tests use, from Debian
+	scripts/test-tools
+
+bench-loss: $(READY) tools  ## requests lost by deployments, full size; writes docs/measured/loss.md
+	$(BIN)/python bench/loss.py
+
+bench: $(READY) tools  ## the other numbers of the design, each with its target
+	$(BIN)/python bench/numbers.py
+
+lock:  ## pin anew what pyproject.toml asks for
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-annotate --no-header --universal \
+	  --python-version 3.11 --group dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
