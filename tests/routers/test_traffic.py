@@ -130,6 +130,17 @@ async def test_a_version_without_a_ready_instance_is_given_nothing(
         assert set(await asked(listen, 50, method=method)) == {other}
 
 
+@pytest.mark.parametrize("state", [Traffic.UNREADY, Traffic.DRAINING])
+async def test_instances_that_are_out_get_nothing_even_if_all_are(
+    router: EnvoyRouter, world: World, listen: str, state: Traffic
+) -> None:
+    old, new = await world.backend("old"), await world.backend("new")
+    for backends in [version(V1, 1, old, state=state)], [version(v, HALF, old, new, state=state) for v in (V1, V2)]:
+        await router.apply(table(service(listen, *backends)))
+        assert {status for status, _ in await asked(listen, 50)} == {503}
+    assert await old.seen() + await new.seen() == 0
+
+
 async def test_one_ready_instance_of_many_keeps_its_versions_whole_share(
     router: EnvoyRouter, world: World, listen: str
 ) -> None:

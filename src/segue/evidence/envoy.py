@@ -88,39 +88,43 @@ class EnvoyEvidence:
     async def books(self, service: str) -> Books:
         """The account of the service's requests since Envoy's start. Raises RouterLost."""
         for _ in range(TRIES):
-            counts, ended = await self._read()
+            counts, hedged, ended = await self._read(service)
             books = _account(count for count in counts if _is_of(count, service))
             missing = sum(_missing(listen, counts, ended) for listen in self._listeners(service, counts))
             if not missing:
                 break
-        hedged = await self._hedged(service)
         entries = sum(count.number for count in counts if _is_of(count, service))
         return Books(
             entries + missing, books.answered, books.failed, books.shielded, hedged, books.cut, books.unserved
         )
 
-    async def _read(self) -> tuple[list[Count], Mapping[str, tuple[int, int]]]:
-        """The log's counts, and per listener the least and the most requests that can have ended by then.
+    async def _read(self, service: str) -> tuple[list[Count], int, Mapping[str, tuple[int, int]]]:
+        """The log's counts, how many attempts were hedged, and what each listener has seen end by then: from, to.
 
         Requests begin and end while this reads: what began is read outside of what is under way, so that the
         bounds hold, and the log in the middle.
         """
-        began, active = await self._of_listeners("total"), await self._of_listeners("active")
-        counts = list(_counts((await self._router.stats(r"^request\.n\.", used=True)).values))
-        active_after, began_after = await self._of_listeners("active"), await self._of_listeners("total")
+        began, active = await self._began(), await self._active()
+        hedges = rf"attempt\.n\.route\.{re.escape(service)}:.*:safe\..*\.flags\..*UT"
+        logged = (await self._router.stats(rf"^(request\.n\.|{hedges})", only="Counters", used=True)).values
+        active_after, began_after = await self._active(), await self._began()
+        hedged = sum(number for name, number in logged.items() if name.startswith("attempt."))
+        counts = [count for count in _counts(logged) if count.listen]
         bounds = {
             listen: (began.get(listen, 0) - active.get(listen, 0), most - active_after.get(listen, 0))
             for listen, most in began_after.items()
         }
-        return counts, bounds
+        return counts, hedged, bounds
 
-    async def _of_listeners(self, what: str) -> Mapping[str, int]:
-        found = (await self._router.stats(rf"^http\..*\.downstream_rq_{what}$")).values
-        return {name.removeprefix("http.").removesuffix(f".downstream_rq_{what}"): n for name, n in found.items()}
+    async def _began(self) -> Mapping[str, int]:
+        return await self._of_listeners("downstream_rq_total", "Counters")
 
-    async def _hedged(self, service: str) -> int:
-        pattern = rf"^attempt\.n\.route\.{re.escape(service)}:.*:safe\..*\.flags\..*UT"
-        return sum((await self._router.stats(pattern, used=True)).values.values())
+    async def _active(self) -> Mapping[str, int]:
+        return await self._of_listeners("downstream_rq_active", "Gauges")
+
+    async def _of_listeners(self, stat: str, kind: str) -> Mapping[str, int]:
+        found = (await self._router.stats(rf"^http\..*\.{stat}$", only=kind)).values
+        return {name.removeprefix("http.").removesuffix(f".{stat}"): n for name, n in found.items()}
 
     def _listeners(self, service: str, counts: Iterable[Count]) -> set[str]:
         """Where the service is reached, or was."""

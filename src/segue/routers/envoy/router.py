@@ -118,7 +118,7 @@ class EnvoyRouter:
         """What Envoy sees of a service's instances; requests that wait for a connection are in flight, too."""
         if service not in self.table.services:
             return {}
-        values = (await self.stats(rf"^cluster\.{re.escape(service)}@.*\.endpoint\.")).values
+        values = (await self.stats(rf"^cluster\.{re.escape(service)}@.*\.endpoint\.", only="Gauges")).values
         observed = {}
         for backend in self.table.services[service].backends:
             cluster = config.statistic(config.cluster_name(service, backend.revision))
@@ -133,9 +133,9 @@ class EnvoyRouter:
         if listen not in await self._listening():
             _refuse_taken(listen)
 
-    async def stats(self, pattern: str, *, used: bool = False) -> Statistics:
-        """Envoy's statistics whose names `pattern` is found in; `used`: those ever counted. Raises RouterLost."""
-        return await self._proxy.admin.stats(pattern, used=used)
+    async def stats(self, pattern: str, *, only: str = "All", used: bool = False) -> Statistics:
+        """Envoy's statistics whose names `pattern` is found in; see `Admin.stats`. Raises RouterLost."""
+        return await self._proxy.admin.stats(pattern, only=only, used=used)
 
     async def _refuse_strangers(self, target: Snapshot) -> None:
         added = target.listeners - self._snapshot.listeners
