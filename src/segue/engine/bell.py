@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 
 class Bell:
@@ -17,9 +18,9 @@ class Bell:
         pulse, self._pulse = self._pulse, asyncio.Event()
         pulse.set()
 
-    async def rung(self) -> None:
-        """Return at the next ring."""
-        await self._pulse.wait()
+    def rung(self) -> Coroutine[Any, Any, object]:
+        """What returns at the next ring after this call, be it before anybody awaits it."""
+        return self._pulse.wait()
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Return as soon as `true` holds."""
