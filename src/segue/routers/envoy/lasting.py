@@ -6,10 +6,14 @@ import asyncio
 import json
 from pathlib import Path
 
+import structlog
+
 from segue.routers.envoy import bootstrap, process, snapshot, static
 from segue.routers.envoy.snapshot import Built
 
 _HOSTS = "<virtual hosts>"
+
+log = structlog.get_logger()
 
 
 def next_epoch(folder: Path) -> int:
@@ -47,7 +51,10 @@ class LastTable:
         while self._next is not None:
             listeners, self._next = self._next, None
             text = self._text(listeners)
-            await asyncio.to_thread(process.write, self._folder / static.CONFIG, text)
+            try:
+                await asyncio.to_thread(process.write, self._folder / static.CONFIG, text)
+            except OSError as error:  # the table is in force all the same; the next one is written again
+                log.error("last_table_not_written", error=str(error))
 
     def _text(self, listeners: dict[str, list[Built]]) -> str:
         services = [built for group in listeners.values() for built in group]

@@ -115,8 +115,8 @@ class Proxy:
             await asyncio.sleep(pause)
             try:
                 await self._restart()
-            except SegueError as error:
-                log.error("router_not_started", error=error.message)
+            except (SegueError, OSError) as error:  # a full disk, too, may have room again
+                log.error("router_not_started", error=str(error))
 
     async def _restart(self) -> None:
         if self._parent is not None:  # it would keep the one that comes from starting
