@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from segue.cli import text
@@ -72,7 +73,7 @@ def _sections(document: Document) -> Iterator[Section]:
     yield Section("Requests", tuple(_requests(document.get("requests") or {})))
     yield Section("Latency", tuple(_latency(document.get("latency_ms") or {})))
     yield Section("Judgements", tuple(_judgements(document.get("judgements") or [])))
-    yield Section("Steps", tuple(_steps(document.get("steps") or [])))
+    yield Section("Steps", tuple(_steps(document.get("steps") or [], document["started"])))
     yield Section("The instance's last lines", lines=tuple(map(plain, document.get("log") or [])))
 
 
@@ -109,15 +110,19 @@ def _judgements(judgements: Sequence[Any]) -> Iterator[tuple[str, ...]]:
         yield str(one["verdict"]), str(one["basis"]), plain(one["reason"])
 
 
-def _steps(steps: Sequence[Document]) -> Iterator[tuple[str, ...]]:
+def _steps(steps: Sequence[Document], start: str) -> Iterator[tuple[str, ...]]:
     if not steps:
         return
-    yield "step", "began", "outcome", "verdict"
+    yield "step", "after", "outcome", "verdict"
     for one in steps:
-        began = local(one["began"]) if one.get("began") else ""
+        began = text.seconds((_moment(one["began"]) - _moment(start)).total_seconds())
         verdict = one.get("verdict") or ""
         said = verdict.get("verdict", "") if isinstance(verdict, Mapping) else verdict
         yield plain(str(one["step"])), began, str(one.get("outcome") or "under way"), str(said)
+
+
+def _moment(iso: str) -> datetime:
+    return datetime.fromisoformat(iso)
 
 
 def _number(value: Any) -> str:

@@ -98,7 +98,10 @@ class Body:
         return bool(select.select([self], [], [], tick)[0])
 
     def _read_head(self) -> None:
-        self.status = int(self._line().split()[1])
+        protocol, _, rest = self._line().partition(b" ")
+        if not protocol.startswith(b"HTTP/1."):
+            raise ValueError("this is not HTTP")
+        self.status = int(rest[:3])
         while line := self._line():
             name, _, value = line.lower().partition(b":")
             if name == b"content-length":
@@ -143,7 +146,7 @@ class Client:
         except TimeoutError as exc:
             raise _unreachable(f"The control plane did not answer within {timeout:g} s.", "segue doctor") from exc
         except ValueError as exc:
-            raise _unreachable(f"What answers at {self.path} is not a control plane.", "segue doctor") from exc
+            raise self._stranger() from exc
 
     def open(
         self, method: str, path: str, body: object = None, *, key: str | None = None, timeout: float | None = None
@@ -158,10 +161,16 @@ class Client:
         except BrokenPipeError as exc:
             connection.close()
             raise Broken("the control plane ended the connection") from exc
+        except ValueError as exc:
+            connection.close()
+            raise self._stranger() from exc
         except BaseException:
             connection.close()
             raise
         return answer
+
+    def _stranger(self) -> Exception:
+        return _unreachable(f"What answers at {self.path} is not a control plane.", "segue doctor")
 
     def _connect(self, timeout: float | None) -> _socket.socket:
         connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)

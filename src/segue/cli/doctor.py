@@ -62,8 +62,8 @@ def _envoy() -> Finding:
     if done.returncode != 0 or not words:
         said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         return Finding("Envoy", False, f"it does not run here: {said}", "let SEGUE_ENVOY name another Envoy")
-    version = next((word.split("/")[1] for word in words if word.count("/") >= 3), words[-1])
-    return Finding("Envoy", detail=f"{version}, {path}")
+    _, _, version = words[-1].partition("/")  # commit/1.40.0/Clean/RELEASE/BoringSSL
+    return Finding("Envoy", detail=f"{version.split('/')[0]}, {path}")
 
 
 def _writable(home: Path) -> Finding:

@@ -1,0 +1,262 @@
+"""The commands that only look: status, watch, history, report, logs, version."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import stories
+from .canned import Plane, Stream, Text
+from .conftest import Segue
+
+EVIL = "<script>alert('x')</script> & \"quotes\" | `ticks` \x1b[31m"
+
+
+def test_status_shows_services_versions_and_rollouts(segue: Segue, plane: Plane) -> None:
+    plane.on("GET", "/v1/services", stories.status())
+    said = segue("status")
+    assert said.status == 0
+    assert said.out == (
+        "shop  steady  0.0.0.0:8080\n"
+        "  VERSION  SHARE  INSTANCES\n"
+        "  v2       100%   2 ready\n"
+        "  v1       0%     1 of 2 ready  kept until 2025-03-01 12:10\n"
+        "\n"
+        "api  rolling_out  0.0.0.0:8080  api.example.com  /v1\n"
+        "  v7 → v8  canary  step 4 of 11  (r9)\n"
+        "  VERSION  SHARE  INSTANCES\n"
+        "  v7       100%   0 of 1 ready\n"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+
+
+def test_status_of_one_service_asks_for_that_one(segue: Segue, plane: Plane) -> None:
+    plane.on("GET", "/v1/services/shop", stories.status()["services"][0])
+    assert segue("status", "-s", "shop").out.startswith("shop  steady")
+    document = json.loads(segue("status", "-s", "shop", "--json").out)
+    assert document == {"schema": 1, "services": stories.status()["services"][:1]}
+
+
+def test_status_json_is_the_control_planes_document(segue: Segue, plane: Plane) -> None:
+    plane.on("GET", "/v1/services", stories.status())
+    assert json.loads(segue("status", "--json").out) == stories.status()
+
+
+def test_status_tells_what_is_wrong_with_an_instance_but_not_that_one_is_starting(segue: Segue, plane: Plane) -> None:
+    from datetime import UTC, datetime
+
+    document = stories.status()
+    first, second = document["services"][0]["versions"]["v2"]["instances"]
+    first |= {"state": "unready", "problem": "answered with status 500"}
+    second |= {"state": "starting", "problem": "cannot connect", "since": datetime.now(UTC).isoformat()}
+    document["services"][0]["degraded"] = "the way back failed"
+    plane.on("GET", "/v1/services", document)
+    said = segue("status")
+    assert "shop-v2.1-1: answered with status 500" in said.out
+    assert "cannot connect" not in said.out
+    assert "degraded: the way back failed" in said.out
+
+
+def test_status_starts_nothing_where_nothing_was_ever_deployed(segue: Segue, home: Path) -> None:
+    assert segue("status").out == "No service yet. Next: segue init\n"
+    assert json.loads(segue("status", "--json").out) == {"schema": 1, "services": []}
+    assert list(home.iterdir()) == []
+
+
+def test_a_body_that_ends_with_the_connection_is_read_too(segue: Segue, plane: Plane, shop: Path) -> None:
+    plane.chunked = False
+    plane.on("GET", "/v1/services/shop/logs", Text(["shop-v1.1-1 | hello"]))
+    assert segue("logs").out == "shop-v1.1-1 | hello\n"
+
+
+def test_logs_asks_for_what_was_wanted(segue: Segue, plane: Plane, shop: Path) -> None:
+    plane.on("GET", "/v1/services/shop/logs", Text(["shop-v1.1-1 | a \x1b[2Jb", "shop-v1.1-2 | c | d"]))
+    said = segue("logs", "--version", "v1", "-n", "5")
+    assert said.out == "shop-v1.1-1 | a �[2Jb\nshop-v1.1-2 | c | d\n"
+    (asked,) = plane.asked("GET", "/v1/services/shop/logs")
+    assert asked.query == {"version": ["v1"], "lines": ["5"], "follow": ["false"]}
+    lines = [json.loads(line) for line in segue("logs", "--json").out.splitlines()]
+    assert lines[1] == {"instance": "shop-v1.1-2", "line": "c | d"}
+
+
+def test_the_only_service_is_meant_where_no_manifest_names_one(segue: Segue, plane: Plane) -> None:
+    plane.on("GET", "/v1/services", {"schema": 1, "services": [{"service": "web"}]})
+    plane.on("GET", "/v1/services/web/logs", Text(["web-v1.1-1 | hello"]))
+    assert segue("logs").status == 0
+
+
+def past(**more: Any) -> dict[str, Any]:
+    """A rollout as the history lists it."""
+    return {
+        "rollout": "r1",
+        "service": "shop",
+        "strategy": "blue_green",
+        "from": "v1",
+        "to": "v2",
+        "state": "decided",
+        "outcome": "rolled_back",
+        "basis": "evidence",
+        "reason": "3 of 40 requests failed",
+        "started": "2025-03-01T12:00:00+00:00",
+        "decided": "2025-03-01T12:01:02+00:00",
+        "seconds": 62.0,
+        "who": "ann",
+        **more,
+    }
+
+
+def test_history_is_a_table(segue: Segue, plane: Plane, shop: Path) -> None:
+    plane.on("GET", "/v1/rollouts", {"rollouts": [past()]})
+    said = segue("history", "-n", "5")
+    heading, row = said.out.splitlines()
+    assert heading.split() == ["ROLLOUT", "STARTED", "WAY", "STRATEGY", "OUTCOME", "TIME", "WHO", "WHY"]
+    assert re.split(r" {2,}", row)[2:] == [
+        "v1 → v2",
+        "blue/green",
+        "rolled back",
+        "1 min 2 s",
+        "ann",
+        "3 of 40 requests failed",
+    ]
+    assert plane.requests[0].query == {"service": ["shop"], "limit": ["5"]}
+    assert json.loads(segue("history", "--json").out) == {"rollouts": [past()]}
+
+
+def report(**more: Any) -> dict[str, Any]:
+    """A rollout's report, with texts that want to be markup."""
+    return past(
+        requests={
+            "total": 12345,
+            "answered_by": {"v1": 12000, "v2": 300},
+            "failed_by": {"v2": 40},
+            "shielded": 3,
+            "hedged": 0,
+            "cut": 2,
+            "uncounted": 0,
+            "balanced": True,
+        },
+        latency_ms={"v1": {"p50": 1.234, "p90": 5.0, "p99": 1500.0}, "v2": {"p50": 2.0, "p90": 6.0, "p99": 9.0}},
+        switch_ms=2.4,
+        rollback_ms=8.1,
+        steps=[{"step": "check v2.1", "began": "2025-03-01T12:00:01+00:00", "outcome": "done", "verdict": None}],
+        judgements=[{"verdict": "fail", "basis": "evidence", "reason": EVIL}],
+        notes=[EVIL],
+        log=[EVIL],
+        provisional=True,
+    ) | {"reason": EVIL, **more}
+
+
+@pytest.fixture
+def reported(plane: Plane, shop: Path) -> None:
+    plane.on("GET", "/v1/rollouts", {"rollouts": [past()]})
+    plane.on("GET", "/v1/rollouts/r1/report", report())
+
+
+def test_a_report_accounts_for_every_request(segue: Segue, reported: None) -> None:
+    said = segue("report")
+    assert said.status == 0
+    for line in (
+        "✗ shop: v1 → v2, blue/green, rolled back",
+        "  answered by v1       12,000",
+        "  failed by v2         40",
+        "  shielded             3",
+        "  all                  12,345",
+        "  the books balance    yes",
+        "  check v2.1  1.0 s  done",
+        "  v1       1.23 ms  5 ms  1.5 s",
+    ):
+        assert line in said.out.splitlines()
+    assert "\x1b" not in said.out
+    assert json.loads(segue("report", "r1", "--json").out) == report()
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_needs_nothing_else_and_escapes_everything(segue: Segue, reported: None, folder: Path) -> None:
+    said = segue("report", "--html", "out.html")
+    assert (said.status, said.out) == (0, "")
+    written = (folder / "out.html").read_text()
+    page = _Page()
+    page.feed(written)
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert "://" not in written
+    assert page.text.count("<script>alert('x')</script>") == 4  # reason, judgement, note, log
+    assert "12,345" in page.text
+
+
+def test_nothing_in_the_markdown_becomes_markup(segue: Segue, reported: None) -> None:
+    said = segue("report", "--markdown")
+    assert said.status == 0
+    prose = "\n".join(line for line in said.out.splitlines() if not line.startswith("    "))
+    assert "<script>" not in prose
+    assert "| answered by v1 | 12,000 |" in prose
+    judgement = next(line for line in prose.splitlines() if line.startswith("| fail |"))
+    assert len(re.findall(r"(?<!\\)\|", judgement)) == 4
+    assert "\\`ticks\\`" in prose
+
+
+def test_a_page_that_cannot_be_written_is_told(segue: Segue, reported: None) -> None:
+    said = segue("report", "--html", "nowhere/out.html")
+    assert said.status == 2
+    assert "nowhere/out.html: No such file or directory." in said.err
+
+
+def test_a_service_without_rollouts_has_nothing_to_report(segue: Segue, plane: Plane, shop: Path) -> None:
+    plane.on("GET", "/v1/rollouts", {"rollouts": []})
+    said = segue("report")
+    assert said.status == 4
+    assert "Next:  segue deploy" in said.err
+
+
+def test_watch_prints_every_event_as_a_line(process: Callable[..., subprocess.Popen[str]], plane: Plane) -> None:
+    plane.on("GET", "/v1/events", Stream(stories.promoted().events, ends=False))
+    running = process("watch")
+    assert running.stdout is not None
+    lines = [running.stdout.readline() for _ in range(6)]
+    running.send_signal(2)
+    _, err = running.communicate(timeout=20)
+    assert running.returncode == 130
+    assert "Traceback" not in err
+    assert re.fullmatch(r"\S+ \S+  shop  shop  v1 → v2  rolling  \(r1\)\n", lines[0])
+    assert lines[4].endswith("[ 1/10] ✓ v2.1: 1 instance  500 ms\n")
+
+
+def test_watch_json_is_events(process: Callable[..., subprocess.Popen[str]], plane: Plane) -> None:
+    plane.on("GET", "/v1/events", Stream(stories.promoted().events, ends=False))
+    running = process("watch", "--json", "-s", "shop")
+    assert running.stdout is not None
+    assert [json.loads(running.stdout.readline())["seq"] for _ in range(10)] == list(range(1, 11))
+    assert plane.asked("GET", "/v1/events")[0].query == {"service": ["shop"]}
+
+
+def test_version_tells_itself(segue: Segue) -> None:
+    from segue import __version__
+
+    assert segue("version").out.startswith(f"segue {__version__} (Python 3.")
+    assert json.loads(segue("version", "--json").out)["segue"] == __version__
+    assert segue("--version").out == f"segue {__version__}\n"
