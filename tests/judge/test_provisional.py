@@ -89,6 +89,8 @@ def test_after_a_switch_it_is_compared_with_the_old_version_before() -> None:
 def test_the_margins_after_a_switch_are_wide() -> None:
     assert not judged(Sample(10_000, 100), None, before=Sample(10_000, 10)).alarm
     assert judged(Sample(10_000, 100), Sample(10_000, 10)).alarm
+    assert not judged(Sample(10_000, 290), None, before=Sample(1_000_000, 10_000)).alarm  # 2 × 1 % + 1 point
+    assert judged(Sample(10_000, 400), None, before=Sample(1_000_000, 10_000)).alarm
 
 
 def test_a_few_old_requests_at_the_switch_do_not_hide_a_broken_version() -> None:
@@ -140,6 +142,10 @@ def test_what_came_since_a_start_is_found_again(start: Sample, came: Sample) -> 
 def test_after_a_reset_everything_counted_is_new(now: Sample, more: Sample) -> None:
     start = plus(plus(now, more), Sample(1, 0))
     assert since(now, start) == now
+
+
+def test_failures_that_went_back_are_a_reset_too() -> None:
+    assert since(Sample(10, 0), Sample(10, 3)) == Sample(10, 0)
 
 
 def test_a_counter_of_latencies_that_went_back_is_a_reset_too() -> None:

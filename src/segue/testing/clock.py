@@ -52,7 +52,6 @@ class VirtualClock:
     def __init__(self, start: datetime = START) -> None:
         self._start = start
         self._elapsed = 0.0
-        self._wrecks: list[object] = []
 
     @classmethod
     def current(cls) -> VirtualClock:
@@ -89,15 +88,15 @@ class VirtualClock:
         try:
             return loop.run_until_complete(task)
         except Crashed:
-            self._keep(asyncio.all_tasks(loop))
+            _keep(asyncio.all_tasks(loop))
             raise
         finally:
             loop.wind_up()
 
-    def _keep(self, wreck: set[asyncio.Task[Any]]) -> None:
-        """Keep the tasks of a crashed loop for ever: collected, they would run what they have in `finally`."""
-        self._wrecks.append(wreck)
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(wreck))
+
+def _keep(wreck: set[asyncio.Task[Any]]) -> None:
+    """Keep the tasks of a crashed loop for ever: collected, they would run what they have in `finally`."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(wreck))
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
