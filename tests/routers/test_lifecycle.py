@@ -341,3 +341,27 @@ async def test_an_unready_instance_is_not_in_the_last_table(
     await router.settled()
     assert port_of not in (folder / "envoy-static.json").read_text()
     await router.close()
+
+
+async def test_a_control_plane_that_dies_in_a_takeover_leaves_nothing_that_its_successor_does_not_know(
+    folder: Path, world: World, listen: str, started: Routers
+) -> None:
+    wanted = table(service(listen, version(V1, 1, await world.backend("old"))))
+    router = await started(folder)
+    await router.apply(wanted)
+    await router.close()
+    os.kill(router.pid, signal.SIGKILL)
+    await until(lambda: closed(listen), "the death of Envoy")
+    parent = start_static(folder)
+    assert parent
+    await until(lambda: serves(listen), "an answer")
+    taking_over = await started(folder)
+    await taking_over.apply(wanted)
+    await taking_over.close()
+    assert process.started(parent), "the first Envoy still has time for its connections"
+    successor = await started(folder)
+    assert successor.pid == taking_over.pid
+    os.kill(successor.pid, signal.SIGKILL)
+    await until(lambda: applies(successor, wanted), "the table")
+    assert await ask(listen) == Answer(200, "old")
+    assert not process.started(parent)

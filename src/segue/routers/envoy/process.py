@@ -41,7 +41,8 @@ class Running:
     """One Envoy that was started. `pid` is 0 and `started` empty while it is only about to be.
 
     `epoch` counts hot restarts; `admin` is its admin socket; `node` is how it calls itself towards the
-    control plane, empty when it serves a static table and asks nobody. `parent`: the one it took over from.
+    control plane, empty when it serves a static table and asks nobody. `parent`: pid and start of the one that
+    it took over from, which goes on until its connections are closed.
     """
 
     boot: str
@@ -51,7 +52,12 @@ class Running:
     admin: str
     node: str
     concurrency: int
-    parent: int = 0
+    parent: tuple[int, str] = (0, "")
+
+    @property
+    def before(self) -> Running:
+        """The one it took over from."""
+        return replace(self, pid=self.parent[0], started=self.parent[1], epoch=self.epoch - 1, parent=(0, ""))
 
 
 def binary() -> Path:
@@ -101,14 +107,15 @@ def locked(folder: Path) -> Iterator[None]:
 def recorded(folder: Path) -> Running | None:
     """The Envoy that `folder` says runs, if it does."""
     try:
-        running = Running(**json.loads((folder / _RECORD).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+        document = json.loads((folder / _RECORD).read_text())
+        running = Running(**{**document, "parent": tuple(document["parent"])})
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
     if not running.pid:  # the control plane ended between writing this and writing the pid
         running = replace(running, pid=_peer(running.admin))
         running = replace(running, started=started(running.pid))
         if running.started:
-            write(folder / _RECORD, json.dumps(asdict(running)))
+            record(folder, running)
     return running if alive(running) else None
 
 
@@ -120,11 +127,16 @@ def launch(folder: Path, config: Path, running: Running, options: tuple[str, ...
     if LINUX:
         command += ["--base-id", str(base_id(folder)), "--restart-epoch", str(running.epoch)]
     Path(running.admin).unlink(missing_ok=True)
-    write(folder / _RECORD, json.dumps(asdict(running)))
+    record(folder, running)
     pid = _spawn([*command, *options], folder / LOG)
     running = replace(running, pid=pid, started=started(pid))
-    write(folder / _RECORD, json.dumps(asdict(running)))
+    record(folder, running)
     return running
+
+
+def record(folder: Path, running: Running) -> None:
+    """Write down that this is the Envoy of `folder`."""
+    write(folder / _RECORD, json.dumps(asdict(running)))
 
 
 def base_id(folder: Path) -> int:

@@ -77,15 +77,22 @@ class Proxy:
             self._supervision = None
 
     async def replace(self) -> None:
-        """Start a second Envoy that takes over from the one that runs, without losing a request."""
+        """Start a second Envoy that takes over from the one that runs, without losing a request.
+
+        Raises RouterLost if it cannot be started: then the first one goes on.
+        """
         async with self._unwatched():
-            self._parent = self.running
-            epoch = self.running.epoch + 1
+            first = self.running
             options = (
                 *("--drain-time-s", str(self._drain), "--parent-shutdown-time-s", str(self._drain + 5)),
                 "--skip-hot-restart-parent-stats",  # half of them would be counted twice, half not at all
             )
-            self._running = await self._started(epoch, options)
+            try:
+                self._running = await self._started(first, options)
+            except SegueError as error:
+                process.record(self._folder, first)
+                raise RouterLost(error.message, next=error.next) from error
+            self._parent = first
 
     async def parent_gone(self) -> None:
         """Return when the Envoy that was replaced has ended: what is in flight there cannot be seen."""
@@ -135,14 +142,17 @@ class Proxy:
             log.warning("router_hangs", pid=running.pid)
             await _end(running)
             return None
+        self._parent = running.before if process.alive(running.before) else None
         return running
 
-    async def _started(self, epoch: int = 0, options: tuple[str, ...] = ()) -> Running:
+    async def _started(self, parent: Running | None = None, options: tuple[str, ...] = ()) -> Running:
+        """A new Envoy, which takes over from `parent` if there is one."""
+        epoch, before = (parent.epoch + 1, (parent.pid, parent.started)) if parent else (0, (0, ""))
         admin = process.admin_socket(self._folder, epoch)
         config = self._folder / f"envoy-{epoch}-boot.json"
         process.write(config, json.dumps(bootstrap.asking(self.ads, admin)))
         node = f"segue-{secrets.token_hex(6)}"
-        planned = Running(process.boot(), 0, "", epoch, str(admin), node, self._concurrency)
+        planned = Running(process.boot(), 0, "", epoch, str(admin), node, self._concurrency, before)
         with process.locked(self._folder):
             running = process.launch(self._folder, config, planned, options or ("--drain-time-s", str(self._drain)))
         await self._answering(running)
