@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from segue.engine.orders import Busy, Order
 from segue.engine.records import Hooks
 from segue.errors import Usage
-from segue.manifest.schema import Manifest
+from segue.manifest.load import receive
 
 
 class Body(BaseModel):
@@ -63,10 +63,7 @@ class Shutdown(Body):
 
 def order(service: str, body: Deploy) -> Order:
     """The order that a request is. Raises Usage where the manifest is not one."""
-    try:
-        manifest = Manifest.model_validate(body.manifest, context={"as_root": os.geteuid() == 0})
-    except ValidationError as error:
-        raise Usage(f"the manifest is wrong: {error.errors()[0]['msg']}", next="segue check") from error
+    manifest = receive(body.manifest, as_root=os.geteuid() == 0)
     if manifest.service != service:
         raise Usage(f"the manifest is {manifest.service}'s, not {service}'s")
     folder, process = Path(body.folder), manifest.run.process

@@ -19,13 +19,14 @@ from segue.core.demand import Demand
 from segue.core.release import Revision, version_of
 from segue.core.traffic import InstanceId, RoutingTable, ServiceTable
 from segue.core.version import Version
+from segue.engine.catalog import Catalog
 from segue.engine.clock import Clock
 from segue.engine.journal import Journal
 from segue.engine.keeper import Keeper
 from segue.engine.orders import Answer, Asker, Order
+from segue.engine.perform import Setback, Work
 from segue.engine.records import RolloutRecord, ServiceRecord, VersionRecord
 from segue.engine.routing import TableKeeper
-from segue.engine.run import Setback, Work
 from segue.engine.service import Service
 from segue.engine.versions import VersionStore
 from segue.errors import Refused, RouterLost, Unreachable
@@ -147,14 +148,13 @@ class ControlPlane:
         service = Service(
             record,
             keeper=keeper,
-            router=world.router,
+            catalog=Catalog(record.name, self.journal, self._store, world.clock),
             evidence=world.evidence,
             journal=self.journal,
-            store=self._store,
             clock=world.clock,
             work=Work(self._prepare, self._hook),
         )
-        for revision, known in service.versions.items():
+        for revision, known in service.catalog.known.items():
             keeper.versions[revision] = self._whole(known)
         return service
 
@@ -260,7 +260,7 @@ class ControlPlane:
         service = self.services[rollout.service]
         if rollout.release is None or rollout.new is None:
             return
-        known = service.versions[rollout.new]
+        known = service.catalog.known[rollout.new]
         recipe = known.recipe
         environment = self._store.environment(service.name, recipe.files)
         folder = await self._store.prepare(
@@ -278,13 +278,13 @@ class ControlPlane:
         )
         known = replace(known, version=replace(known.version, folder=folder))
         self.journal.put_version(known)
-        service.versions[rollout.new] = known
+        service.catalog.known[rollout.new] = known
         service.keeper.versions[rollout.new] = replace(known.version, environment=environment)
 
     async def _hook(self, rollout: RolloutRecord, hook: str) -> tuple[int, Sequence[str]]:
         service = self.services[rollout.service]
         assert rollout.new is not None
-        known = service.versions[rollout.new]
+        known = service.catalog.known[rollout.new]
         version = self._whole(known)
         folder = self.home / "hooks" / rollout.id
         log = folder / f"{hook}.log"

@@ -155,6 +155,16 @@ class Journal:
         """Write a service down, in place of what was known of it."""
         self._put("service", rows.service(service))
 
+    def change_service(self, name: str, **changes: Any) -> None:
+        """Change what is known of a service that was written down."""
+        if found := self.service(name):
+            self.put_service(replace(found, **changes))
+
+    def service(self, name: str) -> ServiceRecord | None:
+        """The service called `name`, if it was written down."""
+        found = self._all("SELECT * FROM service WHERE name = ?", name)
+        return rows.read_service(found[0]) if found else None
+
     def services(self) -> list[ServiceRecord]:
         """All services, by name."""
         return [rows.read_service(row) for row in self._all("SELECT * FROM service ORDER BY name")]

@@ -18,8 +18,8 @@ START_SECONDS = 2.0
 
 def preview(service: Service | None, order: Order) -> dict[str, Any]:
     """What `segue plan` shows. Raises Usage and Refused as the deployment would."""
-    old = service.serving_side() if service else None
-    number = service.next_number(order.version) if service else 1
+    old = service.side() if service else None
+    number = service.catalog.next_number(order.version) if service else 1
     try:
         release = Release(
             Side(revision(order.version, number), order.replicas),

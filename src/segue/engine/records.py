@@ -96,14 +96,14 @@ class RolloutRecord:
     strategy: str
     old: Revision | None
     new: Revision | None
-    release: Release | None
-    plan: Plan
-    start: Demand
     who: str
     asked: str | None
-    manifest: str | None
-    route: Route | None
     started: datetime
+    release: Release | None = None
+    plan: Plan = ()
+    start: Demand = Demand()
+    manifest: str | None = None
+    route: Route | None = None
     back: Plan = ()
     turned: str | None = None
     turned_at: Demand | None = None

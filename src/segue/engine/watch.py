@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from segue.core.release import Revision, version_of
+from segue.core.release import version_of
 from segue.core.traffic import Sample
 from segue.core.verdict import Judgement
 from segue.engine import ledger as ledgers
 from segue.engine.clock import Clock
 from segue.engine.journal import Journal
 from segue.engine.ledger import Counts, Ledger
+from segue.engine.records import RolloutRecord
 from segue.errors import RouterLost
 from segue.judge.provisional import compare
 from segue.ports import Evidence
 
 
 class Watch:
-    """Counts what happens during the rollout `rollout` of `service`, and judges `new` by it."""
+    """Counts what happens during `rollout`, and judges its new version by it."""
 
     def __init__(
         self,
         service: str,
-        rollout: str,
-        old: Revision | None,
-        new: Revision | None,
+        rollout: RolloutRecord,
         *,
         evidence: Evidence,
         journal: Journal,
         clock: Clock,
     ) -> None:
-        self.service, self.rollout, self.old, self.new = service, rollout, old, new
+        self.service, self.rollout, self.old, self.new = service, rollout.id, rollout.old, rollout.new
         self._evidence, self._journal, self._clock = evidence, journal, clock
-        kept = journal.ledger(rollout)
+        kept = journal.ledger(rollout.id)
         self.ledger = ledgers.decode(kept) if kept else Ledger()
 
     async def look(self) -> None:

@@ -1,0 +1,102 @@
+"""The versions of one service: what is known of each, what can be gone back to, what is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from segue.core.release import Revision, revision, version_of
+from segue.core.version import Version
+from segue.engine.clock import Clock
+from segue.engine.journal import Journal
+from segue.engine.orders import Order
+from segue.engine.records import Recipe, VersionRecord
+from segue.engine.versions import VersionStore
+from segue.errors import Refused
+
+
+class Catalog:
+    """The revisions of the versions of `service` that are known, by revision in `known`."""
+
+    def __init__(self, service: str, journal: Journal, store: VersionStore, clock: Clock) -> None:
+        self.service = service
+        self.known = {version.revision: version for version in journal.versions(service)}
+        self._journal, self._store, self._clock = journal, store, clock
+
+    def named(self, name: str) -> VersionRecord | None:
+        """The newest revision of the version `name`."""
+        found = [version for version in self.known.values() if version.name == name]
+        return found[-1] if found else None
+
+    async def digest(self, order: Order) -> str:
+        """What identifies the version that `order` describes."""
+        settings = {
+            "command": order.command.replace("{version}", order.version),
+            "environment": dict(order.environment),
+            "build": order.build,
+            "shared": list(order.shared),
+            "user": order.user,
+            "folder": None if order.source else str(order.folder),
+            "settings": repr((order.health, order.smoke, order.stop)),
+        }
+        return await self._store.digest(order.source, settings)
+
+    def next_number(self, name: str) -> int:
+        """The number of the next revision of the version `name`."""
+        return 1 + max((version.number for version in self.known.values() if version.name == name), default=0)
+
+    def again(self, known: VersionRecord) -> VersionRecord:
+        """The next revision of a version that was started before."""
+        number = self.next_number(known.name)
+        again = replace(known.version, revision=revision(known.name, number))
+        return replace(known, number=number, version=again, created=self._clock.now())
+
+    def new(self, order: Order, digest: str) -> VersionRecord:
+        """The revision to start for `order`. Raises Refused where its name is taken by other content."""
+        known = self.named(order.version)
+        if known is None:
+            return self._first(order, digest)
+        if known.version.digest != digest:
+            raise Refused(
+                f"the name {order.version} is taken by other content: a version never changes",
+                next="segue deploy --version ANOTHER",
+            )
+        return replace(self.again(known), hooks=order.hooks)
+
+    def _first(self, order: Order, digest: str) -> VersionRecord:
+        first = revision(order.version, 1)
+        version = Version(
+            service=self.service,
+            revision=first,
+            digest=digest,
+            folder=order.folder,
+            command=order.command.replace("{version}", order.version),
+            environment=order.environment,
+            user=order.user,
+            health=order.health,
+            smoke=order.smoke,
+            stop=order.stop,
+        )
+        source = str(order.source) if order.source else None
+        recipe = Recipe(first, str(order.folder), source, order.shared, order.build)
+        self._store.save_environment(self.service, first, order.environment)
+        return VersionRecord(order.version, 1, version, recipe, order.hooks, self._clock.now())
+
+    def served(self, now: Revision | None) -> list[str]:
+        """The names of versions other than `now` that have served and are still known, the latest first."""
+        serving = now and version_of(now)
+        names: dict[str, None] = {}
+        for rollout in self._journal.rollouts(self.service):
+            if rollout.outcome == "promoted" and rollout.release:
+                found = (version_of(side) for side in (rollout.new, rollout.old) if side)
+                names |= {name: None for name in found if name != serving and self.named(name)}
+        return list(names)
+
+    async def forget_all_but(self, names: Iterable[str]) -> None:
+        """Forget the versions that are not among `names`, and delete what they are made of."""
+        wanted = set(names)
+        for found in [version for version in self.known.values() if version.name not in wanted]:
+            self._journal.drop_version(self.service, found.revision)
+            del self.known[found.revision]
+            if found.recipe.files == found.revision:
+                await self._store.delete(self.service, found.revision)
