@@ -226,17 +226,17 @@ def twins() -> list[Twin]:
     """The runs that must lose, each beside the same application with the protection on."""
     posts: dict[str, Any] = {"health": {"path": "/posts", "every": "200ms"}}
     posts["process"] = {"command": json_server("0.17.4", delay_ms=50) + " --port {port} db.json"}
-    careless = {"env": {"APP_DELAY": "0.05", "APP_ON_TERM": "drop"}}
+
+    def app(on_term: str) -> dict[str, Any]:
+        return {"env": {"APP_DELAY": "0.05", "APP_ON_TERM": on_term}}
+
     return [
         twin("json-server 0.17.4, `stop.drain: 0s`", True, stop={"drain": "0s"}, **posts),
         twin("json-server 0.17.4, as it should be", False, **posts),
-        twin(
-            "tiny application, `stop: {signal: KILL, drain: 0s}`",
-            True,
-            stop={"signal": "KILL", "drain": "0s"},
-            **careless,
-        ),
-        twin("tiny application, `stop: {signal: KILL}`", False, stop={"signal": "KILL"}, **careless),
+        twin("drops what it does, `stop.drain: 0s`", True, stop={"drain": "0s"}, **app("drop")),
+        twin("drops what it does, as it should be", False, **app("drop")),
+        twin("killed, `stop: {drain: 0s, grace: 0s}`", True, stop={"drain": "0s", "grace": "0s"}, **app("ignore")),
+        twin("killed, `stop: {grace: 0s}`", False, stop={"grace": "0s"}, **app("ignore")),
     ]
 
 

@@ -126,11 +126,11 @@ def _release(shop: Shop, version: str) -> None:
 # The twins: the same runs, with what protects the requests taken away. One that loses nothing is blind.
 
 
-@pytest.mark.parametrize("signal", ["TERM", "KILL"])
-def test_without_draining_an_application_that_drops_what_it_does_loses_requests(
-    signal: str, shop: Shop, load: Load
+@pytest.mark.parametrize(("on_term", "stop"), [("drop", {"drain": "0s"}), ("ignore", {"drain": "0s", "grace": "0s"})])
+def test_without_draining_an_application_that_drops_what_it_does_or_is_killed_loses_requests(
+    on_term: str, stop: dict[str, str], shop: Shop, load: Load
 ) -> None:
-    shop.write(env=CARELESS, stop={"drain": "0s", "signal": signal}, strategy=QUICK["rolling"])
+    shop.write(env={**CARELESS, "APP_ON_TERM": on_term}, stop=stop, strategy=QUICK["rolling"])
     shop.deploy("v1")
     probe = load(shop.url)
     probe.more(500)
