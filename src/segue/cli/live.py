@@ -114,9 +114,9 @@ def _versions(picture: Picture) -> Table:
 
 
 def _revisions(picture: Picture) -> list[str]:
-    """The revisions that have a share or an instance that is not gone, in the order in which they were met."""
+    """The revisions that have a share or an instance that is not gone, the old version first."""
     found = dict.fromkeys(_revision(picture, i) for i, copy in picture.instances.items() if copy.state != "stopped")
-    return sorted(dict.fromkeys([*picture.shares, *found]))
+    return sorted(dict.fromkeys([*picture.shares, *found]), key=lambda r: (r.startswith(f"{picture.new}."), r))
 
 
 def _revision(picture: Picture, instance: str) -> str:

@@ -75,7 +75,9 @@ class _Log:
         picture = self._pictures.setdefault(str(event.get("rollout")), Picture())
         picture.add(event)
         before = f"{local(event['at'])}  {event.get('service') or '-'}  "
-        yield from (before + line.strip() for line in self._lines.lines(picture, event))
+        yield from (
+            before + line.strip() for lines in self._lines.lines(picture, event) for line in lines.splitlines()
+        )
         if event["event"] == "finished":
             del self._pictures[str(event.get("rollout"))]
 
