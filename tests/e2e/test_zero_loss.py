@@ -25,7 +25,8 @@ QUICK: dict[str, Any] = {
 BUSY = {"APP_DELAY": "0.01"}
 """Every answer takes a while, so that all 64 connections have a request under way at every moment."""
 
-CARELESS = {"APP_DELAY": "0.05", "APP_ON_TERM": "drop"}
+CARELESS = {"APP_DELAY": "1", "APP_ON_TERM": "drop"}
+"""It takes so long over each answer that some are under way whenever it is told to stop, also on a busy machine."""
 
 
 def all_was_well(tally: Tally, *versions: str, least: int = 300) -> None:
@@ -133,9 +134,9 @@ def test_without_draining_an_application_that_drops_what_it_does_or_is_killed_lo
     shop.write(env={**CARELESS, "APP_ON_TERM": on_term}, stop=stop, strategy=QUICK["rolling"])
     shop.deploy("v1")
     probe = load(shop.url)
-    probe.more(500)
+    probe.more(100)
     shop.deploy("v2")
-    probe.more(500)
+    probe.more(100)
     assert probe.finish().lost_count > 0
 
 
@@ -143,10 +144,10 @@ def test_with_draining_the_same_application_loses_nothing(shop: Shop, load: Load
     shop.write(env=CARELESS, strategy=QUICK["rolling"])
     shop.deploy("v1")
     probe = load(shop.url)
-    probe.more(500)
+    probe.more(100)
     shop.deploy("v2")
-    probe.more(500)
-    all_was_well(probe.finish(), "v1", "v2")
+    probe.more(100)
+    all_was_well(probe.finish(), "v1", "v2", least=64)
 
 
 def test_killing_the_application_and_envoy_from_outside_is_seen(segue: Segue, shop: Shop, load: Load) -> None:

@@ -12,14 +12,20 @@ from segue.testing.tally import Tally
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """An act after it was played. `seen`: by the client, from just before the command to just after it."""
+    """An act after it was played. `before`, `after`: the client's tallies, the first from the act before it."""
 
     act: Act
     exit: int
     serves: str | None
     seconds: float
-    seen: Tally
+    before: Tally
+    after: Tally
     report: Any
+
+    @property
+    def seen(self) -> Tally:
+        """What the client saw since the act before it."""
+        return self.after.since(self.before)
 
     @property
     def faults(self) -> list[str]:
@@ -31,7 +37,7 @@ class Played:
             found.append(f"{self.serves or 'no version alone'} serves, not {self.act.serves}")
         if self.seen.lost_count:
             found.append(f"{self.seen.lost_count} requests were lost: {self.seen.lost[:3]}")
-        if not self.seen.total:
+        if not self.seen.ended:
             found.append("there was no load")
         return found
 
@@ -40,7 +46,7 @@ def users_saw(seen: Tally) -> str:
     """One line on what users saw."""
     by = ", ".join(f"{count:,} by {version}" for version, count in sorted(seen.by_version.items()))
     slow = seen.percentile(0.99)
-    return f"Users: {seen.total:,} requests, {seen.lost_count} lost; answered: {by or 'none'}; p99 {slow:.0f} ms"
+    return f"Users: {seen.ended:,} requests, {seen.lost_count} lost; answered: {by or 'none'}; p99 {slow:.0f} ms"
 
 
 def table(played: Sequence[Played], whole: Tally) -> Iterable[str]:
@@ -51,7 +57,7 @@ def table(played: Sequence[Played], whole: Tally) -> Iterable[str]:
         outcome = one.act.outcome if not one.faults else "UNEXPECTED"
         seen = one.seen
         yield row.format(
-            one.act.title, one.act.strategy, outcome, f"{one.seconds:.1f}", f"{seen.total:,}", seen.lost_count
+            one.act.title, one.act.strategy, outcome, f"{one.seconds:.1f}", f"{seen.ended:,}", seen.lost_count
         )
     yield row.format(
         "From the first to the last request", "", "", f"{whole.seconds:.1f}", f"{whole.total:,}", whole.lost_count
@@ -61,8 +67,7 @@ def table(played: Sequence[Played], whole: Tally) -> Iterable[str]:
 def books(played: Sequence[Played]) -> Iterable[str]:
     """`segue report` of each rollout beside the client's count.
 
-    A rollout's books begin and end with the rollout, the client's count with the command, so the totals
-    are close but not equal.
+    A rollout's books begin and end with the rollout; the client counts on between them, so it counts more.
     """
     row = "{:<30} {:>9} {:>5}   {:>9} {:>9} {:>8} {:>5} {:>8}"
     yield row.format("", "CLIENT", "", "SEGUE", "", "", "", "")
@@ -72,7 +77,7 @@ def books(played: Sequence[Played]) -> Iterable[str]:
         answered = sum((requests.get("answered_by") or {}).values())
         yield row.format(
             f"{one.act.serves if one.act.build is None else one.act.command[2]} ({one.act.strategy})",
-            f"{one.seen.total:,}",
+            f"{one.seen.ended:,}",
             one.seen.lost_count,
             *(f"{number:,}" for number in (requests.get("total", 0), answered, requests.get("shielded", 0))),
             requests.get("cut", 0),

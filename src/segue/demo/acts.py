@@ -82,6 +82,6 @@ run:
 health: {{path: /status/200, every: 200ms, deadline: 10s}}
 strategy:
   use: rolling
-  rolling: {{first_judge: 2s, judge: 1s}}
-  blue_green: {{judge: 2s, keep: 10m}}
+  rolling: {{first_judge: 1500ms, judge: 1s}}
+  blue_green: {{judge: 1500ms, keep: 10m}}
 """

@@ -19,8 +19,10 @@ from segue.testing.load import Probe
 from segue.testing.site import Segue, as_user, free_port
 
 WIDTH = 96
-RATE = 300.0
+RATE = 200.0
 """Requests a second: enough to see every loss, few enough for two small instances."""
+
+_WRAP = textwrap.TextWrapper(width=WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,7 @@ class Stage:
         process = self._segue.start(*command, cwd=self.folder)
         assert process.stdout is not None
         for line in process.stdout:
-            for piece in textwrap.wrap(line.rstrip(), WIDTH - 4, drop_whitespace=False) or [""]:
-                self.say(f"    {piece}")
+            self.say("\n".join(_WRAP.wrap(line.rstrip())))
         return Ended(process.wait(), time.monotonic() - began)
 
     def ask(self, *command: str) -> Any:

@@ -39,7 +39,10 @@ def _play(at: Stage) -> int:
     users = at.load()
     try:
         users.more(SETTLED)
-        played = [_perform(at, users, number, act) for number, act in enumerate(ACTS, 2)]
+        played, before = [], Tally()
+        for number, act in enumerate(ACTS, 2):
+            played.append(_perform(at, users, before, number, act))
+            before = users.tally()
         whole = users.finish()
     finally:
         users.kill()
@@ -64,14 +67,8 @@ def _perform(at: Stage, users: Probe, number: int, act: Act) -> Played:
     _title(at, number, act)
     if act.build is not None:
         at.put(act.build)
-    before = users.tally()
     ended = at.show(*act.command)
-    seen = users.more(SETTLED).since(before)
-    played = Played(act, ended.exit, at.serving(), ended.seconds, seen, at.ask("report"))
-    at.say(account.users_saw(seen))
-    for fault in played.faults:
-        at.say(f"NOT AS EXPECTED: {fault}")
-    return played
+    played = Played(act, ended.exit, at.serving(), ended.seconds, users.more(SETTLED).since(before), at.ask("report"))
 
 
 def _title(at: Stage, number: int, act: Act) -> None:

@@ -61,6 +61,11 @@ class Tally:
         """How many requests were lost."""
         return sum(self.losses.values())
 
+    @property
+    def ended(self) -> int:
+        """How many requests were answered or lost; what is missing to `total` is under way."""
+        return sum(self.by_status.values()) + self.lost_count - self.losses.get(Loss.STATUS, 0)
+
     def percentile(self, fraction: float) -> float:
         """The time in milliseconds within which `fraction` of the answers came; 0 without any."""
         wanted = fraction * sum(self.latency_us.values())
