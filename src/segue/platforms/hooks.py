@@ -55,7 +55,8 @@ async def run_command(
     _make_folders(order)
     if status is None:
         return await _run(order, timeout)
-    return _recorded(status) or await _run_once(order, status, timeout)
+    known = _recorded(status)  # an end that was not good is false, but it is an end
+    return known if known is not None else await _run_once(order, status, timeout)
 
 
 async def _run(order: Order, timeout: timedelta) -> Ended:
@@ -87,7 +88,8 @@ async def _run_once(order: Order, status: Path, timeout: timedelta) -> Ended:
         if not status.exists():
             put(str(status), _TIMED_OUT)
     await session.kill()
-    return _recorded(status) or Ended(None)
+    known = _recorded(status)
+    return known if known is not None else Ended(None)
 
 
 async def _begin(order: Order, status: Path) -> Claim:
