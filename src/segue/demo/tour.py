@@ -11,6 +11,7 @@ from segue.demo.acts import ACTS, LAUNCH, NEW, OLD, Act
 from segue.demo.stage import RATE, WIDTH, Stage, stage
 from segue.testing.apps import NotInstalled, httpbin
 from segue.testing.load import Probe
+from segue.testing.tally import Tally
 
 SETTLED = 100
 """So many more requests are waited for before and after each act."""
@@ -39,10 +40,9 @@ def _play(at: Stage) -> int:
     users = at.load()
     try:
         users.more(SETTLED)
-        played, before = [], Tally()
+        played: list[Played] = []
         for number, act in enumerate(ACTS, 2):
-            played.append(_perform(at, users, before, number, act))
-            before = users.tally()
+            played.append(_perform(at, users, played[-1].after if played else Tally(), number, act))
         whole = users.finish()
     finally:
         users.kill()
@@ -63,12 +63,17 @@ def _launch(at: Stage) -> bool:
     return True
 
 
-def _perform(at: Stage, users: Probe, number: int, act: Act) -> Played:
+def _perform(at: Stage, users: Probe, before: Tally, number: int, act: Act) -> Played:
     _title(at, number, act)
     if act.build is not None:
         at.put(act.build)
     ended = at.show(*act.command)
-    played = Played(act, ended.exit, at.serving(), ended.seconds, users.more(SETTLED).since(before), at.ask("report"))
+    serving, after = at.serving(), users.more(SETTLED)
+    played = Played(act, ended.exit, serving, ended.seconds, before, after, at.ask("report"))
+    at.say(account.users_saw(played.seen))
+    for fault in played.faults:
+        at.say(f"NOT AS EXPECTED: {fault}")
+    return played
 
 
 def _title(at: Stage, number: int, act: Act) -> None:
