@@ -101,7 +101,8 @@ class Ended:
         """Whether the command began and nobody knows how it ended."""
         return self.status is None and not self.timed_out
 
-    def __bool__(self) -> bool:
+    @property
+    def succeeded(self) -> bool:
         """Whether the command did what it was to do."""
         return self.status == 0
 

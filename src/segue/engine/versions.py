@@ -180,7 +180,7 @@ class VersionStore:
             (recipe.own / "copied").unlink()
             await self._copied(recipe)
             ended = await self._build(recipe, build)
-        if not ended:
+        if not ended.succeeded:
             how = "took too long" if ended.timed_out else f"ended with status {ended.status}"
             raise StartFailed(f"the build of {recipe.what} {how}: {build}", log=_tail(recipe.own / "build.log"))
 
