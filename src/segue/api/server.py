@@ -8,15 +8,20 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
 from segue.api.app import make
-from segue.engine.control import Lock
+from segue.engine.lock import Lock
 from segue.errors import SegueError
 from segue.home import own_socket_folder
 from segue.wiring import control_plane
+
+FAILED = 70
+"""The exit status after a defect in the control plane itself; the guardian starts it again."""
 
 
 def serve(home: Path) -> int:
@@ -35,32 +40,46 @@ def serve(home: Path) -> int:
         lock.release()
 
 
+@dataclass(slots=True)
+class _Ending:
+    """That the process is to end: with everything, or without, or because of a defect."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    everything: bool = False
+    failed: bool = False
+
+    def ask(self, everything: bool) -> None:
+        """End, and with `everything` stop the services and the router first."""
+        self.everything = self.everything or everything
+        self.asked.set()
+
+    def fail(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What is half-done is not gone on with: the process ends, and a new one finds out how things are."""
+        loop.default_exception_handler(context)
+        if "the control plane failed" in context["message"]:
+            self.failed = True
+            self.asked.set()
+
+
 async def _serve(home: Path) -> int:
+    ending, loop = _Ending(), asyncio.get_running_loop()
+    loop.set_exception_handler(ending.fail)
     control = control_plane(home)
     await control.start()
-    ending = asyncio.Event()
-    everything = False
-
-    def stop(all: bool) -> None:
-        nonlocal everything
-        everything = everything or all
-        ending.set()
-
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, False)
+        loop.add_signal_handler(number, ending.ask, False)
     listening = _listen(own_socket_folder(home))
-    server = _Server(uvicorn.Config(make(control, stop), log_level="warning", access_log=False, lifespan="off"))
+    server = _Server(uvicorn.Config(make(control, ending.ask), log_level="warning", access_log=False, lifespan="off"))
     answering = asyncio.create_task(server.serve(sockets=[listening]))
     print(f"segue: the control plane of {home} answers (pid {os.getpid()})", file=sys.stderr, flush=True)  # noqa: T201
-    await asyncio.wait((answering, asyncio.ensure_future(ending.wait())), return_when=asyncio.FIRST_COMPLETED)
-    if everything:
+    await ending.asked.wait()
+    if ending.everything:
         await control.shutdown()
     server.should_exit = server.force_exit = True
     await answering
-    if not everything:
+    if not ending.everything:
         await control.close()
-    return 0
+    return FAILED if ending.failed else 0
 
 
 class _Server(uvicorn.Server):

@@ -21,7 +21,22 @@ class Catalog:
     def __init__(self, service: str, journal: Journal, store: VersionStore, clock: Clock) -> None:
         self.service = service
         self.known = {version.revision: version for version in journal.versions(service)}
+        self._whole: dict[Revision, Version] = {}
         self._journal, self._store, self._clock = journal, store, clock
+
+    def version(self, revision: Revision) -> Version:
+        """A revision with its environment."""
+        if revision not in self._whole:
+            known = self.known[revision]
+            environment = self._store.environment(self.service, known.recipe.files)
+            self._whole[revision] = replace(known.version, environment=environment)
+        return self._whole[revision]
+
+    def put(self, known: VersionRecord) -> None:
+        """Write down what is known of a revision now."""
+        self._journal.put_version(known)
+        self.known[known.revision] = known
+        self._whole.pop(known.revision, None)
 
     def named(self, name: str) -> VersionRecord | None:
         """The newest revision of the version `name`."""
@@ -98,5 +113,6 @@ class Catalog:
         for found in [version for version in self.known.values() if version.name not in wanted]:
             self._journal.drop_version(self.service, found.revision)
             del self.known[found.revision]
+            self._whole.pop(found.revision, None)
             if found.recipe.files == found.revision:
                 await self._store.delete(self.service, found.revision)

@@ -7,29 +7,28 @@ Rule 2: the router is told nothing before every instance has been found or decla
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from segue.core.demand import Demand
-from segue.core.release import Revision, version_of
+from segue.core.release import version_of
 from segue.core.traffic import InstanceId, RoutingTable, ServiceTable
-from segue.core.version import Version
 from segue.engine.catalog import Catalog
+from segue.engine.chores import Chores
 from segue.engine.clock import Clock
 from segue.engine.journal import Journal
 from segue.engine.keeper import Keeper
 from segue.engine.orders import Answer, Asker, Order
 from segue.engine.perform import Setback, Work
-from segue.engine.records import RolloutRecord, ServiceRecord, VersionRecord
+from segue.engine.records import RolloutRecord, ServiceRecord
 from segue.engine.routing import TableKeeper
 from segue.engine.service import Service
 from segue.engine.versions import VersionStore
-from segue.errors import Refused, RouterLost, Unreachable
+from segue.errors import Refused, RouterLost, RouterRefused
 from segue.ports import Commands, Evidence, Platform, Router
 
 
@@ -61,23 +60,6 @@ class World:
     boot: str
 
 
-class Lock:
-    """The lock on a home. It is the process's own: it goes with it, however it ends."""
-
-    def __init__(self, home: Path) -> None:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._file)
-            raise Unreachable("another control plane holds this home's lock", next="segue status") from error
-
-    def release(self) -> None:
-        """Let another control plane have the home."""
-        os.close(self._file)
-
-
 class ControlPlane:
     """All services of `home`. `start` brings up what the journal says; `close` leaves everything running."""
 
@@ -105,13 +87,21 @@ class ControlPlane:
             self.journal.tell("note", text="the journal was damaged and has been restored from its last copy")
 
     async def _tell_router(self, tables: dict[str, ServiceTable]) -> None:
-        if tables:
-            while True:
-                try:
-                    await self.world.router.apply(RoutingTable(tables))
-                    break
-                except RouterLost:
-                    await self.world.clock.sleep(0.1)
+        """Tell the router of all services at once; if it refuses that, of one after the other."""
+        try:
+            await self._confirmed(tables)
+        except RouterRefused:
+            for name, table in tables.items():
+                with suppress(RouterRefused):  # that service's keeper tries again, and says so
+                    await self._confirmed({**self.tables.confirmed, name: table})
+
+    async def _confirmed(self, tables: dict[str, ServiceTable]) -> None:
+        while tables:
+            try:
+                await self.world.router.apply(RoutingTable(tables))
+                break
+            except RouterLost:
+                await self.world.clock.sleep(0.1)
         self.tables.confirmed = tables
 
     async def close(self) -> None:
@@ -134,34 +124,29 @@ class ControlPlane:
     # Bringing one service up
 
     def _service(self, record: ServiceRecord) -> Service:
-        world = self.world
+        world, journal = self.world, self.journal
+        catalog = Catalog(record.name, journal, self._store, world.clock)
+        chores = Chores(self.home, catalog, commands=world.commands, store=self._store, journal=journal)
         keeper = Keeper(
             record.name,
             record.route,
             platform=world.platform,
             router=world.router,
             tables=self.tables,
-            journal=self.journal,
+            journal=journal,
             clock=world.clock,
-            run=self._run_check,
+            run=chores.check,
+            version=catalog.version,
         )
-        service = Service(
+        return Service(
             record,
             keeper=keeper,
-            catalog=Catalog(record.name, self.journal, self._store, world.clock),
+            catalog=catalog,
             evidence=world.evidence,
-            journal=self.journal,
+            journal=journal,
             clock=world.clock,
-            work=Work(self._prepare, self._hook),
+            work=Work(chores.prepare, chores.hook),
         )
-        for revision, known in service.catalog.known.items():
-            keeper.versions[revision] = self._whole(known)
-        return service
-
-    def _whole(self, known: VersionRecord) -> Version:
-        """The version with its environment."""
-        environment = self._store.environment(known.version.service, known.recipe.files)
-        return replace(known.version, environment=environment)
 
     async def _find(self, service: Service) -> None:
         """Adopt the service's instances that run; what was intended and does not run never will."""
@@ -173,7 +158,7 @@ class ControlPlane:
                 self.journal.drop_intent(record.intent.nonce)
         await asyncio.gather(
             *(
-                keeper.fleet.adopt(record, keeper.versions[record.intent.revision], found[record.intent.nonce])
+                keeper.fleet.adopt(record, keeper.version(record.intent.revision), found[record.intent.nonce])
                 for record in records
                 if record.intent.nonce in found
             )
@@ -254,71 +239,6 @@ class ControlPlane:
         async for line in self.world.platform.logs(instance, lines=lines, follow=follow):
             yield f"{instance} | {line.rstrip()}\n"
 
-    # What the engine needs done on this machine
-
-    async def _prepare(self, rollout: RolloutRecord) -> None:
-        service = self.services[rollout.service]
-        if rollout.release is None or rollout.new is None:
-            return
-        known = service.catalog.known[rollout.new]
-        recipe = known.recipe
-        environment = self._store.environment(service.name, recipe.files)
-        folder = await self._store.prepare(
-            service.name,
-            recipe.files,
-            source=Path(recipe.source) if recipe.source else None,
-            folder=Path(recipe.folder),
-            shared=recipe.shared,
-            build=recipe.build,
-            environment=environment,
-            user=known.version.user,
-            on_progress=lambda text: self.journal.tell(
-                "preparing", service=service.name, rollout=rollout.id, text=text
-            ),
-        )
-        known = replace(known, version=replace(known.version, folder=folder))
-        self.journal.put_version(known)
-        service.catalog.known[rollout.new] = known
-        service.keeper.versions[rollout.new] = replace(known.version, environment=environment)
-
-    async def _hook(self, rollout: RolloutRecord, hook: str) -> tuple[int, Sequence[str]]:
-        service = self.services[rollout.service]
-        assert rollout.new is not None
-        known = service.catalog.known[rollout.new]
-        version = self._whole(known)
-        folder = self.home / "hooks" / rollout.id
-        log = folder / f"{hook}.log"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ended = await self.world.commands(
-            known.hooks.command(hook),
-            folder=version.folder,
-            environment={**version.environment, **_hook_variables(rollout, hook)},
-            user=version.user,
-            timeout=timedelta(seconds=known.hooks.timeout),
-            log=log,
-            status=folder / f"{hook}.status",
-        )
-        lines = _tail(log)
-        if ended.timed_out:
-            return 124, [*lines, f"timed out after {known.hooks.timeout:g} s"]
-        return (125 if ended.status is None else ended.status), lines
-
-    async def _run_check(self, version: Version, command: str, seconds: float) -> tuple[int, str]:
-        folder = self.home / "checks"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        log = folder / f"{version.service}-{version.revision}.log"
-        before = log.stat().st_size if log.exists() else 0
-        ended = await self.world.commands(
-            command,
-            folder=version.folder,
-            environment=version.environment,
-            user=version.user,
-            timeout=timedelta(seconds=seconds),
-            log=log,
-        )
-        output = log.read_bytes()[before:].decode(errors="replace") if log.exists() else ""
-        return (124 if ended.status is None else ended.status), output
-
 
 async def _merged(streams: Sequence[AsyncIterator[str]]) -> AsyncIterator[str]:
     """What comes from any of `streams`, until all have ended."""
@@ -340,23 +260,3 @@ async def _merged(streams: Sequence[AsyncIterator[str]]) -> AsyncIterator[str]:
     finally:
         for task in pumps:
             task.cancel()
-
-
-def _hook_variables(rollout: RolloutRecord, hook: str) -> dict[str, str]:
-    """What a hook is told of the rollout, in its environment."""
-    return {
-        "SEGUE_SERVICE": rollout.service,
-        "SEGUE_FROM": _name(rollout.old),
-        "SEGUE_TO": _name(rollout.new),
-        "SEGUE_ROLLOUT": rollout.id,
-        "SEGUE_HOOK": hook,
-        "SEGUE_ATTEMPT": "1",
-    }
-
-
-def _name(revision: Revision | None) -> str:
-    return revision.rpartition(".")[0] if revision else ""
-
-
-def _tail(log: Path, lines: int = 20) -> list[str]:
-    return log.read_text(errors="replace").splitlines()[-lines:] if log.exists() else []

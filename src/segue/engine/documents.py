@@ -9,9 +9,9 @@ from typing import Any
 from segue.core.release import Revision, version_of
 from segue.core.traffic import Books, Sample
 from segue.engine import ledger as ledgers
-from segue.engine.fleet import Member, State
 from segue.engine.journal import Journal
 from segue.engine.ledger import Ledger
+from segue.engine.member import Member, State
 from segue.engine.records import Event, RolloutRecord, StepRecord
 from segue.engine.service import Service
 

@@ -12,20 +12,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import timedelta
 
 from segue.core.release import Revision
-from segue.core.traffic import Endpoint, InstanceId, Traffic
+from segue.core.traffic import InstanceId
 from segue.core.version import Version
 from segue.engine.bell import Bell
 from segue.engine.clock import Clock, wait_for
 from segue.engine.health import RunCommand, probe, smoke
 from segue.engine.journal import Journal
+from segue.engine.member import Member, State
 from segue.engine.records import IntentRecord
 from segue.errors import RouterLost, StartFailed
-from segue.ports import Instance, Intent, Platform, Router
+from segue.ports import Instance, Platform, Router
 
 TRIES = 3
 """Starts of a new instance, each on another port, before it is called broken."""
@@ -35,53 +34,6 @@ FIRST_BACKOFF, LONGEST_BACKOFF, STEADY = 0.1, 30.0, 60.0
 
 STARTING_EVERY, DRAIN_EVERY = 0.1, 0.025
 """Seconds between two looks at an instance that starts, and at what one that drains has in flight."""
-
-
-class State(StrEnum):
-    """An instance's state as `segue status` shows it."""
-
-    STARTING = "starting"
-    READY = "ready"
-    UNREADY = "unready"
-    DRAINING = "draining"
-    STOPPED = "stopped"
-
-
-@dataclass(eq=False, slots=True)
-class Member:
-    """One instance. `checked`: it has passed its smoke tests. `failures`: starts in a row that came to nothing."""
-
-    id: InstanceId
-    version: Version
-    ordinal: int
-    since: datetime
-    state: State = State.STARTING
-    intent: Intent | None = None
-    instance: Instance | None = None
-    restarts: int = 0
-    checked: bool = False
-    failures: int = 0
-    problem: str | None = None
-    fatal: bool = False
-    log: tuple[str, ...] = ()
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
-
-    @property
-    def revision(self) -> Revision:
-        """The revision it is an instance of."""
-        return self.version.revision
-
-    @property
-    def leaving(self) -> bool:
-        """Whether its removal has begun."""
-        return self.state in (State.DRAINING, State.STOPPED)
-
-    def endpoint(self) -> Endpoint | None:
-        """The instance as the router is told of it; None while there is nothing to tell."""
-        if self.intent is None or self.instance is None:
-            return None
-        traffic = {State.READY: Traffic.READY, State.DRAINING: Traffic.DRAINING}.get(self.state, Traffic.UNREADY)
-        return Endpoint(self.id, self.intent.address, traffic)
 
 
 class Fleet:

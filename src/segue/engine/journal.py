@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sqlite3
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from segue.core.release import Revision
 from segue.core.steps import Plan
 from segue.engine import rows
 from segue.engine.clock import Clock
+from segue.engine.database import Database
 from segue.engine.records import (
     Event,
     IntentRecord,
@@ -34,126 +33,42 @@ from segue.engine.records import (
 )
 from segue.ports import Intent
 
-RESERVE_BYTES = 4 << 20
-"""Room kept aside so that a rollout can be turned back on a full disk."""
-
 
 class Journal:
     """The journal of one home. Its methods are synchronous: when they return, it is written down."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        self.folder = folder
-        self.clock = clock
-        self.disk_full = False
+        self._clock = clock
         self._pulse = asyncio.Event()
-        self._depth = 0
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.restored = self._mend()
-        self._db = self._open()
-        self._keep_reserve()
+        self._db = Database(folder, rows.SCHEMA, clock, self._wake)
 
-    # Opening, mending, room
+    @property
+    def disk_full(self) -> bool:
+        """Whether the disk is full; what turns a rollout back can still be written."""
+        return self._db.disk_full
 
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.folder / "journal.db", isolation_level=None, check_same_thread=False)
-        db.row_factory = sqlite3.Row
-        db.execute("ATTACH ? AS told", (str(self.folder / "events.db"),))
-        for schema, level in (("main", "FULL"), ("told", "NORMAL")):
-            db.execute(f"PRAGMA {schema}.journal_mode=WAL")
-            db.execute(f"PRAGMA {schema}.synchronous={level}")
-        db.executescript(rows.SCHEMA)
-        return db
+    @property
+    def restored(self) -> bool:
+        """Whether a file was damaged, so that its last copy stands in for it."""
+        return self._db.restored
 
-    def _mend(self) -> bool:
-        """Put a damaged journal aside and the last good copy in its place. Returns whether that was needed."""
-        mended = False
-        for name in ("journal", "events"):
-            path = self.folder / f"{name}.db"
-            if not path.exists() or _sound(path):
-                continue
-            mended = True
-            stamp = self.clock.now().strftime("%Y%m%dT%H%M%S")
-            for suffix in ("", "-wal", "-shm"):
-                with suppress(FileNotFoundError):
-                    Path(f"{path}{suffix}").rename(self.folder / f"{name}.damaged-{stamp}.db{suffix}")
-            copy = self.folder / f"{name}.copy.db"
-            if copy.exists() and _sound(copy):
-                path.write_bytes(copy.read_bytes())
-        return mended
+    def transaction(self) -> AbstractContextManager[None]:
+        """All that is written inside is written together or not at all. May be nested."""
+        return self._db.transaction()
 
     def copy(self) -> None:
         """Keep a copy of the journal to go back to, should it be damaged."""
-        target = self.folder / "journal.copy.db"
-        fresh = target.with_suffix(".new")
-        try:
-            with sqlite3.connect(fresh) as db:
-                self._db.backup(db)
-            db.close()
-            fresh.replace(target)
-        except (sqlite3.OperationalError, OSError):
-            with suppress(OSError):
-                fresh.unlink()
-        self._keep_reserve()
-
-    def _keep_reserve(self) -> None:
-        reserve = self.folder / "reserve"
-        try:
-            if _room(self.folder) > 4 * RESERVE_BYTES:
-                reserve.write_bytes(b"\0" * RESERVE_BYTES)
-                self.disk_full = False
-        except OSError:
-            self._free_reserve()
-
-    def _watch_room(self) -> None:
-        if not self.disk_full and _room(self.folder) < RESERVE_BYTES:
-            self._free_reserve()
-
-    def _free_reserve(self) -> None:
-        self.disk_full = True
-        with suppress(FileNotFoundError):
-            (self.folder / "reserve").unlink()
+        self._db.copy()
 
     def close(self) -> None:
         """Close the files."""
         self._db.close()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All that is written inside is written together or not at all. May be nested."""
-        if self._depth:
-            yield
-            return
-        self._watch_room()
-        self._db.execute("BEGIN IMMEDIATE")
-        self._depth += 1
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        else:
-            self._db.execute("COMMIT")
-        finally:
-            self._depth -= 1
-            self._wake()
-
-    def _write(self, sql: str, values: Sequence[Any] | dict[str, Any]) -> int:
-        with self.transaction():
-            return self._db.execute(sql, values).lastrowid or 0
-
-    def _put(self, table: str, values: dict[str, Any]) -> int:
-        names = ", ".join(values)
-        marks = ", ".join(f":{name}" for name in values)
-        return self._write(f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})", values)
-
-    def _all(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        return self._db.execute(sql, values).fetchall()
-
     # Services and versions
 
     def put_service(self, service: ServiceRecord) -> None:
         """Write a service down, in place of what was known of it."""
-        self._put("service", rows.service(service))
+        self._db.put("service", rows.service(service))
 
     def change_service(self, name: str, **changes: Any) -> None:
         """Change what is known of a service that was written down."""
@@ -162,51 +77,51 @@ class Journal:
 
     def service(self, name: str) -> ServiceRecord | None:
         """The service called `name`, if it was written down."""
-        found = self._all("SELECT * FROM service WHERE name = ?", name)
+        found = self._db.all("SELECT * FROM service WHERE name = ?", name)
         return rows.read_service(found[0]) if found else None
 
     def services(self) -> list[ServiceRecord]:
         """All services, by name."""
-        return [rows.read_service(row) for row in self._all("SELECT * FROM service ORDER BY name")]
+        return [rows.read_service(row) for row in self._db.all("SELECT * FROM service ORDER BY name")]
 
     def put_version(self, version: VersionRecord) -> None:
         """Write a revision of a version down."""
-        self._put("version", rows.version(version))
+        self._db.put("version", rows.version(version))
 
     def versions(self, service: str) -> list[VersionRecord]:
         """A service's revisions that are known, oldest first."""
-        found = self._all("SELECT * FROM version WHERE service = ? ORDER BY rowid", service)
+        found = self._db.all("SELECT * FROM version WHERE service = ? ORDER BY rowid", service)
         return [rows.read_version(row) for row in found]
 
     def drop_version(self, service: str, revision: Revision) -> None:
         """Forget a revision."""
-        self._write("DELETE FROM version WHERE service = ? AND revision = ?", (service, revision))
+        self._db.write("DELETE FROM version WHERE service = ? AND revision = ?", (service, revision))
 
     # Requests
 
     def answered(self, key: str) -> str | None:
         """The rollout that the request with this key was given, if it was answered."""
-        found = self._all("SELECT rollout FROM request WHERE key = ?", key)
+        found = self._db.all("SELECT rollout FROM request WHERE key = ?", key)
         return str(found[0]["rollout"]) if found else None
 
     def put_request(self, key: str, rollout: str) -> None:
         """Write down that the request with this key is answered by `rollout`."""
-        self._put("request", {"key": key, "rollout": rollout, "at": self.clock.now().isoformat()})
+        self._db.put("request", {"key": key, "rollout": rollout, "at": self._clock.now().isoformat()})
 
     # Rollouts and their steps
 
     def put_rollout(self, rollout: RolloutRecord) -> None:
         """Write a rollout down, in place of what was known of it."""
-        self._put("rollout", rows.rollout(rollout))
+        self._db.put("rollout", rows.rollout(rollout))
 
     def rollout(self, id: str) -> RolloutRecord | None:
         """The rollout called `id`."""
-        found = self._all("SELECT * FROM rollout WHERE id = ?", id)
+        found = self._db.all("SELECT * FROM rollout WHERE id = ?", id)
         return rows.read_rollout(found[0]) if found else None
 
     def rollouts(self, service: str | None = None, limit: int = -1) -> list[RolloutRecord]:
         """Rollouts, newest first."""
-        found = self._all(
+        found = self._db.all(
             "SELECT * FROM rollout WHERE ?1 IS NULL OR service = ?1 ORDER BY started DESC, rowid DESC LIMIT ?2",
             service,
             limit,
@@ -215,28 +130,28 @@ class Journal:
 
     def unfinished(self, service: str) -> RolloutRecord | None:
         """The rollout of `service` that has not ended."""
-        found = self._all("SELECT * FROM rollout WHERE service = ? AND ended IS NULL ORDER BY started", service)
+        found = self._db.all("SELECT * FROM rollout WHERE service = ? AND ended IS NULL ORDER BY started", service)
         return rows.read_rollout(found[-1]) if found else None
 
     def steps(self, rollout: str) -> list[StepRecord]:
         """The steps of a rollout that have begun, in order."""
-        found = self._all("SELECT * FROM step WHERE rollout = ? ORDER BY rowid", rollout)
+        found = self._db.all("SELECT * FROM step WHERE rollout = ? ORDER BY rowid", rollout)
         return [rows.read_step(row) for row in found]
 
     def begin(self, rollout: RolloutRecord, number: int, demand: Demand) -> None:
         """A step begins: from now on its demand is what must be true."""
         step = rollout.steps[number - 1]
-        now = self.clock.now()
+        now = self._clock.now()
         with self.transaction():
-            self._put("step", rows.step(rollout.id, StepRecord(rollout.way, number, step, demand, now)))
+            self._db.put("step", rows.step(rollout.id, StepRecord(rollout.way, number, step, demand, now)))
             self.set_demand(rollout.service, demand)
 
     def end(self, rollout: RolloutRecord, number: int, outcome: str, verdict: dict[str, Any] | None) -> None:
         """A step has ended."""
-        self._write(
+        self._db.write(
             "UPDATE step SET ended = ?, outcome = ?, verdict = ? WHERE rollout = ? AND way = ? AND number = ?",
             (
-                self.clock.now().isoformat(),
+                self._clock.now().isoformat(),
                 outcome,
                 verdict and json.dumps(verdict),
                 rollout.id,
@@ -256,38 +171,38 @@ class Journal:
     def set_demand(self, service: str, demand: Demand) -> None:
         """What must be true of `service` from now on."""
         text = json.dumps(demands.encode(demand))
-        self._write("UPDATE service SET demand = ? WHERE name = ?", (text, service))
+        self._db.write("UPDATE service SET demand = ? WHERE name = ?", (text, service))
 
     # Instances
 
     def put_intent(self, intent: Intent, restarts: int, checked: bool) -> None:
         """Write down that an instance is about to be started."""
-        self._put("intent", rows.intent(IntentRecord(intent, restarts, False, checked)))
+        self._db.put("intent", rows.intent(IntentRecord(intent, restarts, False, checked)))
 
     def mark_intent(self, nonce: str, *, stopping: bool = False, checked: bool = False) -> None:
         """Write down that an instance has passed its checks, or that its removal has begun."""
-        self._write(
+        self._db.write(
             "UPDATE intent SET stopping = stopping OR ?, checked = checked OR ? WHERE nonce = ?",
             (stopping, checked, nonce),
         )
 
     def drop_intent(self, nonce: str) -> None:
         """The instance behind an intent is gone."""
-        self._write("DELETE FROM intent WHERE nonce = ?", (nonce,))
+        self._db.write("DELETE FROM intent WHERE nonce = ?", (nonce,))
 
     def intents(self, service: str) -> list[IntentRecord]:
         """The intents of a service that may have an instance behind them, oldest first."""
-        found = self._all("SELECT * FROM intent WHERE service = ? ORDER BY rowid", service)
+        found = self._db.all("SELECT * FROM intent WHERE service = ? ORDER BY rowid", service)
         return [rows.read_intent(row) for row in found]
 
     # What people are told, and what the judge has seen
 
     def tell(self, event: str, *, service: str | None = None, rollout: str | None = None, **body: Any) -> None:
         """Tell clients that something happened."""
-        self._put(
+        self._db.put(
             "told.event",
             {
-                "at": self.clock.now().isoformat(),
+                "at": self._clock.now().isoformat(),
                 "event": event,
                 "service": service,
                 "rollout": rollout,
@@ -297,7 +212,7 @@ class Journal:
 
     def events(self, after: int = 0, *, rollout: str | None = None, service: str | None = None) -> list[Event]:
         """Events after the one numbered `after`, in order."""
-        found = self._all(
+        found = self._db.all(
             "SELECT * FROM told.event WHERE seq > ?1 AND (?2 IS NULL OR rollout = ?2)"
             " AND (?3 IS NULL OR service = ?3) ORDER BY seq LIMIT 1000",
             after,
@@ -324,36 +239,19 @@ class Journal:
 
     def last_seq(self) -> int:
         """The number of the newest event."""
-        return int(self._all("SELECT coalesce(max(seq), 0) AS seq FROM told.event")[0]["seq"])
+        return int(self._db.all("SELECT coalesce(max(seq), 0) AS seq FROM told.event")[0]["seq"])
 
     def put_ledger(self, rollout: str, document: dict[str, Any]) -> None:
         """Write down what has been counted for a rollout so far."""
-        self._put("told.ledger", {"rollout": rollout, "body": json.dumps(document)})
+        self._db.put("told.ledger", {"rollout": rollout, "body": json.dumps(document)})
 
     def ledger(self, rollout: str) -> dict[str, Any] | None:
         """What has been counted for a rollout."""
-        found = self._all("SELECT body FROM told.ledger WHERE rollout = ?", rollout)
+        found = self._db.all("SELECT body FROM told.ledger WHERE rollout = ?", rollout)
         return json.loads(found[0]["body"]) if found else None
 
     def remember(self, key: str, value: str) -> str | None:
         """Write a value down under `key`; the one that was there before."""
-        found = self._all("SELECT value FROM meta WHERE key = ?", key)
-        self._put("meta", {"key": key, "value": value})
+        found = self._db.all("SELECT value FROM meta WHERE key = ?", key)
+        self._db.put("meta", {"key": key, "value": value})
         return str(found[0]["value"]) if found else None
-
-
-def _sound(path: Path) -> bool:
-    try:
-        db = sqlite3.connect(path)
-        try:
-            return [row[0] for row in db.execute("PRAGMA quick_check")] == ["ok"]
-        finally:
-            db.close()
-    except sqlite3.DatabaseError:
-        return False
-
-
-def _room(folder: Path) -> int:
-    """Bytes that can still be written below `folder`."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize

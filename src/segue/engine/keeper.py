@@ -16,9 +16,10 @@ from segue.core.traffic import Backend, Route, ServiceTable
 from segue.core.version import Version
 from segue.engine.bell import Bell
 from segue.engine.clock import Clock
-from segue.engine.fleet import Fleet, Member, State
+from segue.engine.fleet import Fleet
 from segue.engine.health import RunCommand
 from segue.engine.journal import Journal
+from segue.engine.member import Member, State
 from segue.engine.routing import TableKeeper
 from segue.errors import RouterLost, RouterRefused
 from segue.ports import Platform, Router
@@ -41,9 +42,9 @@ class Keeper:
         journal: Journal,
         clock: Clock,
         run: RunCommand,
+        version: Callable[[Revision], Version],
     ) -> None:
-        self.service, self.route, self.demand = service, route, Demand()
-        self.versions: dict[Revision, Version] = {}
+        self.service, self.route, self.demand, self.version = service, route, Demand(), version
         self.trial: Revision | None = None
         self.rollout: str | None = None
         self.refusal: str | None = None
@@ -89,7 +90,7 @@ class Keeper:
         """Start what is lacking, retire what has no place."""
         for revision, count in self.demand.counts.items():
             for _ in range(count - len(self.fleet.of(revision))):
-                self.fleet.add(self.versions[revision])
+                self.fleet.add(self.version(revision))
         surplus: list[Member] = []
         for revision in {member.revision for member in self.fleet.members}:
             there = sorted(self.fleet.of(revision), key=_worth)

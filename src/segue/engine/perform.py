@@ -118,7 +118,7 @@ class Performer:
         return setback
 
     def _patience(self, version: Revision) -> float:
-        health = self._keeper.versions[version].health
+        health = self._keeper.version(version).health
         return (health.deadline + health.min_ready).total_seconds()
 
     async def _judge(self, step: Judge, number: int, began: datetime) -> Judgement:

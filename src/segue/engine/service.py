@@ -300,7 +300,6 @@ class Service:
             manifest=order.manifest if order else None,
             route=order.route if order else None,
         )
-        self.catalog.known[version.revision] = version
         return self._begin(record, asker, service, version)
 
     def _start(self, release: Release) -> Demand:
@@ -338,7 +337,7 @@ class Service:
         with self._journal.transaction():
             self._journal.put_service(service or self.record)
             if version is not None:
-                self._journal.put_version(version)
+                self.catalog.put(version)
             self._journal.put_rollout(record)
             self._remember(asker, record.id)
             self._announce(record)

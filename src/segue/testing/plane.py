@@ -47,9 +47,7 @@ class Lab:
     clock: VirtualClock = field(default_factory=VirtualClock)
 
     def __post_init__(self) -> None:
-        self.world = World(self.clock)
-        self.world.router = self.router = LivingRouter(self.clock, self.world.record)
-        self.world.evidence._router = self.router  # the fake evidence counts by the shares of this router
+        self.world = World(self.clock, LivingRouter)
 
     def run(self, scene: Callable[[ControlPlane], Awaitable[T]]) -> T:
         """What `scene` returns, played with a control plane that is brought up before and let go after it."""
@@ -64,7 +62,9 @@ class Lab:
     async def plane(self) -> AsyncIterator[ControlPlane]:
         """A control plane on this home."""
         world = self.world
-        adapters = Adapters(world.platform, self.router, world.evidence, world.commands, self.clock, self.boot)
+        router = world.router
+        assert isinstance(router, LivingRouter)
+        adapters = Adapters(world.platform, router, world.evidence, world.commands, self.clock, self.boot)
         plane = ControlPlane(self.folder, adapters)
         await plane.start()
         try:

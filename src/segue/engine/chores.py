@@ -1,0 +1,99 @@
+"""What a service needs done on this machine that is neither an instance nor traffic: copies, hooks, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from segue.core.release import version_of
+from segue.core.version import Version
+from segue.engine.catalog import Catalog
+from segue.engine.journal import Journal
+from segue.engine.records import RolloutRecord
+from segue.engine.versions import VersionStore
+from segue.ports import Commands
+
+TIMED_OUT, UNKNOWN = 124, 125
+"""Exit statuses for a command that was killed after its time, and for one whose end nobody saw."""
+
+
+class Chores:
+    """The chores of the service whose versions `catalog` knows; outputs are kept in `folder`."""
+
+    def __init__(
+        self, folder: Path, catalog: Catalog, *, commands: Commands, store: VersionStore, journal: Journal
+    ) -> None:
+        self._folder, self._catalog = folder, catalog
+        self._commands, self._store, self._journal = commands, store, journal
+
+    async def prepare(self, rollout: RolloutRecord) -> None:
+        """Make the folder of the version that `rollout` brings. Raises StartFailed."""
+        if rollout.release is None or rollout.new is None:
+            return
+        known = self._catalog.known[rollout.new]
+        recipe, service = known.recipe, rollout.service
+        folder = await self._store.prepare(
+            service,
+            recipe.files,
+            source=Path(recipe.source) if recipe.source else None,
+            folder=Path(recipe.folder),
+            shared=recipe.shared,
+            build=recipe.build,
+            environment=self._catalog.version(rollout.new).environment,
+            user=known.version.user,
+            on_progress=lambda text: self._journal.tell("preparing", service=service, rollout=rollout.id, text=text),
+        )
+        self._catalog.put(replace(known, version=replace(known.version, folder=folder)))
+
+    async def hook(self, rollout: RolloutRecord, hook: str) -> tuple[int, Sequence[str]]:
+        """Run a hook of `rollout`, at most once: its exit status and the last lines of its output."""
+        assert rollout.new is not None
+        hooks, version = self._catalog.known[rollout.new].hooks, self._catalog.version(rollout.new)
+        log = self._log("hooks", rollout.id, f"{hook}.log")
+        ended = await self._commands(
+            hooks.command(hook),
+            folder=version.folder,
+            environment={**version.environment, **_told(rollout, hook)},
+            user=version.user,
+            timeout=timedelta(seconds=hooks.timeout),
+            log=log,
+            status=log.with_suffix(".status"),
+        )
+        lines = log.read_text(errors="replace").splitlines()[-20:] if log.exists() else []
+        if ended.timed_out:
+            return TIMED_OUT, [*lines, f"timed out after {hooks.timeout:g} s"]
+        return (UNKNOWN if ended.status is None else ended.status), lines
+
+    async def check(self, version: Version, command: str, seconds: float) -> tuple[int, str]:
+        """Run a health or smoke command, at most `seconds`: its exit status and its output."""
+        log = self._log("checks", f"{version.service}-{version.revision}.log")
+        before = log.stat().st_size if log.exists() else 0
+        ended = await self._commands(
+            command,
+            folder=version.folder,
+            environment=version.environment,
+            user=version.user,
+            timeout=timedelta(seconds=seconds),
+            log=log,
+        )
+        output = log.read_bytes()[before:].decode(errors="replace") if log.exists() else ""
+        return (TIMED_OUT if ended.status is None else ended.status), output
+
+    def _log(self, *names: str) -> Path:
+        log = self._folder.joinpath(*names)
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return log
+
+
+def _told(rollout: RolloutRecord, hook: str) -> dict[str, str]:
+    """What a hook is told of the rollout, in its environment."""
+    return {
+        "SEGUE_SERVICE": rollout.service,
+        "SEGUE_FROM": version_of(rollout.old) if rollout.old else "",
+        "SEGUE_TO": version_of(rollout.new) if rollout.new else "",
+        "SEGUE_ROLLOUT": rollout.id,
+        "SEGUE_HOOK": hook,
+        "SEGUE_ATTEMPT": "1",
+    }

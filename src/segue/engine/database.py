@@ -1,0 +1,134 @@
+"""The journal's files: opened, mended, copied, and written in transactions, also when the disk is full."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from segue.engine.clock import Clock
+
+RESERVE_BYTES = 4 << 20
+"""Room kept aside so that a rollout can be turned back on a full disk."""
+
+
+class Database:
+    """Two SQLite files in `folder` as one database: ``journal`` synced at each commit, ``events`` less often.
+
+    `restored`: a file was damaged, and its last good copy has taken its place. `disk_full`: the room that was
+    kept aside is in use. `written` is called after each transaction.
+    """
+
+    def __init__(self, folder: Path, schema: str, clock: Clock, written: Callable[[], None]) -> None:
+        self.disk_full = False
+        self._folder, self._written, self._depth = folder, written, 0
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.restored = self._mend("journal", clock) | self._mend("events", clock)
+        self._db = self._open(schema)
+        self._keep_reserve()
+
+    def _open(self, schema: str) -> sqlite3.Connection:
+        db = sqlite3.connect(self._folder / "journal.db", isolation_level=None)
+        db.row_factory = sqlite3.Row
+        db.execute("ATTACH ? AS told", (str(self._folder / "events.db"),))
+        for part, level in (("main", "FULL"), ("told", "NORMAL")):
+            db.execute(f"PRAGMA {part}.journal_mode=WAL")
+            db.execute(f"PRAGMA {part}.synchronous={level}")
+        db.executescript(schema)
+        return db
+
+    def _mend(self, name: str, clock: Clock) -> bool:
+        """Put a damaged file aside and its last good copy in its place. Returns whether that was needed."""
+        path = self._folder / f"{name}.db"
+        if not path.exists() or _sound(path):
+            return False
+        stamp = clock.now().strftime("%Y%m%dT%H%M%S")
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                Path(f"{path}{suffix}").rename(self._folder / f"{name}.damaged-{stamp}.db{suffix}")
+        copy = self._folder / f"{name}.copy.db"
+        if copy.exists() and _sound(copy):
+            path.write_bytes(copy.read_bytes())
+        return True
+
+    def copy(self) -> None:
+        """Keep a copy of the journal to go back to, should it be damaged. Without room for it there is none."""
+        target = self._folder / "journal.copy.db"
+        fresh = target.with_suffix(".new")
+        try:
+            with closing(sqlite3.connect(fresh)) as copy:
+                self._db.backup(copy)
+            fresh.replace(target)
+        except (sqlite3.OperationalError, OSError):
+            with suppress(OSError):
+                fresh.unlink()
+        self._keep_reserve()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written inside is written together or not at all. May be nested."""
+        if self._depth:
+            yield
+            return
+        if not self.disk_full and _room(self._folder) < RESERVE_BYTES:
+            self._free_reserve()
+        self._db.execute("BEGIN IMMEDIATE")
+        self._depth += 1
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        else:
+            self._db.execute("COMMIT")
+        finally:
+            self._depth -= 1
+            self._written()
+
+    def write(self, sql: str, values: Sequence[Any] | dict[str, Any]) -> None:
+        """Execute one statement that writes."""
+        with self.transaction():
+            self._db.execute(sql, values)
+
+    def put(self, table: str, values: dict[str, Any]) -> None:
+        """Write a row, in place of the one with the same key."""
+        names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
+        self.write(f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})", values)
+
+    def all(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        """The rows that a query finds."""
+        return self._db.execute(sql, values).fetchall()
+
+    def _keep_reserve(self) -> None:
+        try:
+            if _room(self._folder) > 4 * RESERVE_BYTES:
+                (self._folder / "reserve").write_bytes(b"\0" * RESERVE_BYTES)
+                self.disk_full = False
+        except OSError:
+            self._free_reserve()
+
+    def _free_reserve(self) -> None:
+        self.disk_full = True
+        with suppress(FileNotFoundError):
+            (self._folder / "reserve").unlink()
+
+
+def _sound(path: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(path)) as db:
+            return [row[0] for row in db.execute("PRAGMA quick_check")] == ["ok"]
+    except sqlite3.DatabaseError:
+        return False
+
+
+def _room(folder: Path) -> int:
+    """Bytes that can still be written below `folder`."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize

@@ -1,0 +1,60 @@
+"""One instance of a service, as the control plane knows it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from segue.core.release import Revision
+from segue.core.traffic import Endpoint, InstanceId, Traffic
+from segue.core.version import Version
+from segue.ports import Instance, Intent
+
+
+class State(StrEnum):
+    """An instance's state as `segue status` shows it."""
+
+    STARTING = "starting"
+    READY = "ready"
+    UNREADY = "unready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+@dataclass(eq=False, slots=True)
+class Member:
+    """One instance. `checked`: it has passed its smoke tests. `failures`: starts in a row that came to nothing."""
+
+    id: InstanceId
+    version: Version
+    ordinal: int
+    since: datetime
+    state: State = State.STARTING
+    intent: Intent | None = None
+    instance: Instance | None = None
+    restarts: int = 0
+    checked: bool = False
+    failures: int = 0
+    problem: str | None = None
+    fatal: bool = False
+    log: tuple[str, ...] = ()
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @property
+    def revision(self) -> Revision:
+        """The revision it is an instance of."""
+        return self.version.revision
+
+    @property
+    def leaving(self) -> bool:
+        """Whether its removal has begun."""
+        return self.state in (State.DRAINING, State.STOPPED)
+
+    def endpoint(self) -> Endpoint | None:
+        """The instance as the router is told of it; None while there is nothing to tell."""
+        if self.intent is None or self.instance is None:
+            return None
+        traffic = {State.READY: Traffic.READY, State.DRAINING: Traffic.DRAINING}.get(self.state, Traffic.UNREADY)
+        return Endpoint(self.id, self.intent.address, traffic)
