@@ -158,23 +158,25 @@ def write(path: Path, text: str) -> None:
 
 def _spawn(command: list[str], log: Path) -> int:
     """Start `command` in a session of its own, so that it outlives us; its output is added to `log`."""
-    pid = os.posix_spawn(
-        command[0],
-        command,
-        os.environ,
-        setsid=True,
-        setsigmask=[],
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-    )
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        shell = ["/bin/sh", "-c", _PARENT, "envoy", *command]
+        told = subprocess.run(
+            shell, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=output, start_new_session=True, check=True
+        )
+    finally:
+        os.close(output)
+    pid = int(told.stdout)
     if sys.platform == "linux":
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         with suppress(ProcessLookupError, PermissionError):
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (limits[1], limits[1]))
     return pid
+
+
+_PARENT = '("$@" >&2 & echo $!; exec >&-; wait) &'
+"""An Envoy that can be restarted hot asks the kernel to be ended with its parent. So that neither we nor the
+guardian are that, a shell is, which does nothing but wait for it."""
 
 
 def boot() -> str:
