@@ -6,31 +6,20 @@ Rule 2: a test that leaves a process behind fails, whatever else it found.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
+from homes import a_home
 
 from segue.testing.load import Probe
-from segue.testing.site import Segue, Shop, kill, leftovers
+from segue.testing.site import Segue, Shop
 
 
 @pytest.fixture
 def segue() -> Iterator[Segue]:
     """The command line with a home of its own; everything that was started in it ends with the test."""
-    folder = Path(tempfile.mkdtemp(prefix="sg-"))
-    line = Segue(folder / "home")
-    try:
+    with a_home() as line:
         yield line
-        line.end()
-        left = leftovers(folder)
-        assert not left, f"left running: {left}"
-    finally:
-        kill(folder)
-        print(line.log())
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
