@@ -13,7 +13,7 @@ import pytest
 from loads import eventually, tiny
 
 from segue.testing.http1 import Answer
-from segue.testing.load import H2load, Probe, Wrk, read_h2load, read_wrk
+from segue.testing.load import H2load, Probe, Wrk, read_h2load, read_wrk, tools_missing
 from segue.testing.prober import Load, Prober
 from segue.testing.site import free_port
 from segue.testing.tally import Counting, Loss, Tally, decode, encode
@@ -247,6 +247,12 @@ def test_the_prober_as_a_process_tells_how_it_goes_and_ends_when_told() -> None:
     assert tally.lost == ()
 
 
+needs_tools = pytest.mark.skipif(
+    bool(tools_missing()), reason=f"not installed: {tools_missing()} (scripts/test-tools)"
+)
+
+
+@needs_tools
 @pytest.mark.parametrize("fault", ["500", "reset", "cut"])
 def test_all_three_clients_see_what_a_broken_application_loses(fault: str) -> None:
     with tiny(APP_BROKEN=fault, APP_BROKEN_SHARE="0.2") as (url, _):
@@ -304,6 +310,7 @@ def test_what_h2load_prints_is_read() -> None:
         read_h2load("nothing")
 
 
+@needs_tools
 def test_h2load_against_a_server_without_http2_does_not_pass_for_success() -> None:
     with tiny() as (url, _):
         load = H2load(url, connections=1, streams=1, seconds=1)

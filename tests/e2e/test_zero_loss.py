@@ -5,14 +5,13 @@ Each run is small: 64 connections, a few thousand requests. The full size is in 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from segue.testing.apps import NotInstalled, httpbin_source
-from segue.testing.load import H2load, Probe
+from segue.testing.load import H2load, Probe, tools_missing
 from segue.testing.site import Segue, Shop
 from segue.testing.tally import Tally
 
@@ -91,7 +90,7 @@ def test_a_post_is_executed_once_and_answered_whatever_happens(shop: Shop, load:
 
 
 def test_no_request_is_lost_over_http2(shop: Shop) -> None:
-    if not shutil.which("h2load"):
+    if "h2load" in tools_missing():
         pytest.skip("h2load is not installed: scripts/test-tools")
     shop.write(env=BUSY, strategy=QUICK["rolling"])
     shop.deploy("v1")
