@@ -2,8 +2,8 @@
 
 It runs in a session of its own. The control plane's end is the guardian's end when it was wanted (status 0),
 when another control plane holds the home (status 3), and when starting again cannot help (status 2, or three
-deaths in a row right after the first start). Orphans of a dead control plane are reaped here, since not every
-machine's first process does it.
+deaths in a row right after the first start). It adopts no orphans: Envoy ends with its parent, which must
+therefore be the machine's first process.
 
 Rule: standard library only, and little of it: this process lives as long as the services. What starts Envoy is
 imported when Envoy has died.
@@ -11,7 +11,6 @@ imported when Envoy has died.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import select
@@ -29,7 +28,6 @@ ALIVE = 2.0
 """Seconds: a control plane that lived so long had started."""
 _LONGEST_PAUSE = 5.0
 _FIRST_PAUSE = 0.2
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> int:
@@ -38,7 +36,6 @@ def main() -> int:
     held = hold(home / PID_FILE)
     if held is None:
         return ANOTHER_IS_THERE
-    adopt_orphans()
     with held:
         return Guardian([sys.executable, "-P", "-m", "segue.cli.main", "serve"], home).run()
 
@@ -55,12 +52,6 @@ def hold(path: Path) -> TextIO | None:
     file.write(f"{os.getpid()}\n")
     file.flush()
     return file
-
-
-def adopt_orphans() -> None:
-    """Become the parent of what the control plane leaves behind (Linux; elsewhere the first process is)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 class Guardian:

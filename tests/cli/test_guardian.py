@@ -50,7 +50,7 @@ class Guard:
     def __init__(self, home: Path, program: str, alive: float = ALIVE) -> None:
         self.output = home / "output"
         script = (
-            "import sys; from pathlib import Path; from segue import guardian; guardian.adopt_orphans()\n"
+            "import sys; from pathlib import Path; from segue import guardian\n"
             f"guardian.ALIVE = {alive}\n"
             f"sys.exit(guardian.Guardian([sys.executable, '-c', {program!r}], Path({str(home)!r})).run() % 256)"
         )
@@ -122,13 +122,15 @@ def test_the_wish_to_end_is_passed_on_and_waited_for(number: signal.Signals, gua
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has subreapers")
-def test_orphans_are_adopted_and_reaped(guarded: Guarded) -> None:
+def test_orphans_are_not_adopted_for_what_ends_with_its_parent_is_not_to_end_with_the_guardian(
+    guarded: Guarded,
+) -> None:
     guard = guarded(HAS_A_CHILD)
     parent, orphan = map(int, guard.said(1).split())
     os.kill(parent, signal.SIGKILL)
-    until(lambda: psutil.Process(orphan).ppid() == guard.process.pid)
+    until(lambda: psutil.Process(orphan).ppid() != parent)
+    assert psutil.Process(orphan).ppid() != guard.process.pid
     os.kill(orphan, signal.SIGKILL)
-    until(lambda: not psutil.pid_exists(orphan))
     os.kill(int(guard.said(2).split()[1]), signal.SIGKILL)
 
 

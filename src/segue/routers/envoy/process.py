@@ -15,7 +15,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import resource
 import signal
 import socket
 import struct
@@ -156,27 +155,40 @@ def write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+_ORPHAN = """
+import os, resource, sys, time
+launcher = os.getpid()
+child = os.fork()
+if child:
+    os.write(1, str(child).encode())
+    os._exit(0)
+os.setsid()
+os.dup2(2, 1)
+limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+while os.getppid() == launcher:
+    time.sleep(0.001)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def _spawn(command: list[str], log: Path) -> int:
-    """Start `command` in a session of its own, so that it outlives us; its output is added to `log`."""
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        shell = ["/bin/sh", "-c", _PARENT, "envoy", *command]
-        told = subprocess.run(
-            shell, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=output, start_new_session=True, check=True
+    """Start `command` in a session of its own, as an orphan; its output is added to `log`.
+
+    Envoy asks the kernel to end it with its parent (PR_SET_PDEATHSIG, for its hot restart). So its parent must be
+    the machine's first process before it begins: neither the control plane's end nor the guardian's may be its own.
+    """
+    with log.open("a") as output:
+        launcher = [sys.executable, "-I", "-S", "-c", _ORPHAN, *command]
+        done = subprocess.run(
+            launcher,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            start_new_session=True,
+            check=True,
         )
-    finally:
-        os.close(output)
-    pid = int(told.stdout)
-    if sys.platform == "linux":
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with suppress(ProcessLookupError, PermissionError):
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (limits[1], limits[1]))
-    return pid
-
-
-_PARENT = '("$@" >&2 & echo $!; exec >&-; wait) &'
-"""An Envoy that can be restarted hot asks the kernel to be ended with its parent. So that neither we nor the
-guardian are that, a shell is, which does nothing but wait for it."""
+    return int(done.stdout)
 
 
 def boot() -> str:
