@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from segue.cli.client import Client
+from segue.cli.client import Body, Client
 from segue.testing.site import Segue, Shop, kill, leftovers
 
 AT_ONCE: dict[str, Any] = {
@@ -41,11 +41,12 @@ class Service(Shop):
 
     def __init__(self, segue: Segue, name: str) -> None:
         super().__init__(segue, segue.home.parent / name)
-        self.name = name
+        self.name, self.versions = name, 0
 
     def write(self, *, health: Mapping[str, Any] | None = None, **settings: Any) -> None:
         """Write the manifest; `health` adds to what is usual."""
-        usual = {"path": "/healthz", "every": "50ms", "healthy": 1, "deadline": "10s"}
+        path = {} if "command" in (health or {}) else {"path": "/healthz"}
+        usual = {**path, "every": "50ms", "healthy": 1, "deadline": "10s"}
         wanted = {"service": self.name, "replicas": 1, "strategy": AT_ONCE["rolling"], **settings}
         super().write(health={**usual, **(health or {})}, **wanted)
 
@@ -65,9 +66,12 @@ class Service(Shop):
         """`segue report` of a rollout."""
         return self.ask(f"/v1/rollouts/{rollout}/report?service={self.name}")
 
-    def events(self, kind: str, rollout: str = "latest") -> list[Any]:
-        """What clients were told of a rollout that is decided, by kind of event."""
-        path = f"/v1/rollouts/{rollout}/events?service={self.name}"
+    def told(self, what: Callable[[Any], bool]) -> Any:
+        """The first event of the service, from its beginning on, of which `what` is true, once there is one."""
+        path = f"/v1/events?after=0&service={self.name}"
         with Client(str(self.segue.home / "segue.sock")).open("GET", path, timeout=20) as body:
-            lines = (line for line in body.lines(None) if line and line.strip())
-            return [event for event in map(json.loads, lines) if event["event"] == kind]
+            return next(event for event in _events(body) if what(event))
+
+
+def _events(body: Body) -> Iterator[Any]:
+    return (json.loads(line) for line in body.lines() if line and line.strip())
