@@ -204,6 +204,13 @@ async def test_a_link_that_leads_out_of_the_source_is_refused_by_name(
     assert not list((tmp_path / "home").rglob("app.py"))
 
 
+async def test_a_link_to_the_source_itself_by_its_whole_path_is_refused(store: VersionStore, source: Path) -> None:
+    """In the copy it would lead to what is not the copy."""
+    (source / "main.py").symlink_to(source / "app.py")
+    with pytest.raises(StartFailed, match=r"main.py is a link that leads out of the source"):
+        await prepare(store, source)
+
+
 async def test_links_that_go_round_in_a_circle_or_lead_nowhere_are_copied(store: VersionStore, source: Path) -> None:
     (source / "one").symlink_to("two")
     (source / "two").symlink_to("one")

@@ -143,7 +143,7 @@ class ProcessPlatform:
         claim = claims.read(self._claim(instance.intent))
         by_itself = True
         if claim is not None and claim.identity is not None:
-            by_itself = await self._session(claim, instance.intent).end(signals.Signals[f"SIG{signal}"], grace)
+            by_itself = await self._session(claim, instance.intent).end(_number(signal), grace)
             await self._bury(claim, instance.intent)
         child = self._children.pop(instance.intent.nonce, None)
         if child is not None:
@@ -207,6 +207,10 @@ class ProcessPlatform:
         for file in self._claims.iterdir():
             if file.name not in wanted and file.stat().st_mtime < before and file.read_text() in claims.ENDED:
                 file.unlink()
+
+
+def _number(signal: str) -> signals.Signals:
+    return signals.Signals[f"SIG{signal.upper().removeprefix('SIG')}"]
 
 
 def _argv(version: Version, intent: Intent) -> list[str]:
