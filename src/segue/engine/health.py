@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 
 import httpx
@@ -29,27 +30,36 @@ async def probe(version: Version, address: str, run: RunCommand) -> str | None:
 
 
 async def _answer(health: Health, address: str) -> str | None:
-    reader, writer = await _connect(address)
-    try:
+    with _socket(address) as sock:
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(sock, _place(address))
         if health.path is None:
             return None
         request = f"GET {health.path} HTTP/1.1\r\nHost: {_host(address)}\r\nConnection: close\r\n\r\n"
-        writer.write(request.encode())
-        line = await reader.readline()
-    finally:
-        writer.close()
-    words = line.split()
+        await loop.sock_sendall(sock, request.encode())
+        line = b""
+        while b"\n" not in line and (part := await loop.sock_recv(sock, 4096)):
+            line += part
+    words = line.partition(b"\n")[0].split(None, 2)
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
         return f"GET {health.path} was not answered in HTTP"
     status, (low, high) = int(words[1]), health.expect
     return None if low <= status <= high else f"GET {health.path} answered {status}, not {_range(health.expect)}"
 
 
-async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+def _socket(address: str) -> socket.socket:
+    """A bare socket: with a thousand instances, asyncio's streams would cost three times as much."""
+    family = socket.AF_UNIX if address.startswith("unix:") else socket.AF_INET6 if "[" in address else socket.AF_INET
+    sock = socket.socket(family)
+    sock.setblocking(False)
+    return sock
+
+
+def _place(address: str) -> str | tuple[str, int]:
     if address.startswith("unix:"):
-        return await asyncio.open_unix_connection(address.removeprefix("unix:"))
+        return address.removeprefix("unix:")
     host, _, port = address.rpartition(":")
-    return await asyncio.open_connection(host, int(port))
+    return host.strip("[]"), int(port)
 
 
 def _host(address: str) -> str:
