@@ -203,9 +203,9 @@ class ControlPlane:
 
     def _refuse_conflict(self, order: Order) -> None:
         for name, other in self.services.items():
-            route = other.record.route
-            same = route.listen == order.route.listen and route.path == order.route.path
-            if name != order.service and other.record.stable and same and set(route.hosts) & set(order.route.hosts):
+            route, used = other.record.route, other.record.stable or other.rollout
+            same = (route.listen, route.path.rstrip("/")) == (order.route.listen, order.route.path.rstrip("/"))
+            if name != order.service and used and same and set(route.hosts) & set(order.route.hosts):
                 raise Refused(
                     f"{order.route.listen}{order.route.path} is {name}'s already",
                     next="choose another route.listen, route.hosts or route.path",

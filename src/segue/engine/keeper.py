@@ -158,8 +158,10 @@ class Keeper:
     # Waiting until it is true
 
     async def scaled_up(self, version: Revision, count: int) -> None:
-        """Return when the router counts `count` healthy instances of `version`."""
+        """Return when the router counts `count` healthy instances of `version`. Raises RouterRefused."""
         while not await self._counted(version) >= count:
+            if self.refusal is not None:
+                raise RouterRefused(self.refusal)
             await self._clock.sleep(LOOK_EVERY)
 
     async def _counted(self, version: Revision) -> int:
