@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-
-import httpx
+from typing import TYPE_CHECKING
 
 from segue.core.version import Health, Smoke, SmokeHttp, Version
+
+if TYPE_CHECKING:
+    import httpx
 
 RunCommand = Callable[[Version, str, float], Awaitable[tuple[int, str]]]
 """Runs a command in a version's folder and environment, at most so many seconds: exit status, last output."""
@@ -89,6 +91,8 @@ async def _smoke(version: Version, test: Smoke, address: str, run: RunCommand, s
     if not isinstance(test, SmokeHttp):
         status, output = await run(version, expand(test.command, address), seconds)
         return None if status == 0 else f"`{test.command}` exited with {status}: {output[-300:].strip()}"
+    import httpx  # a fifth of the time that the control plane takes to start, and often not needed
+
     try:
         response = await _get(address, test.path, seconds)
     except httpx.HTTPError as error:
@@ -102,6 +106,8 @@ async def _smoke(version: Version, test: Smoke, address: str, run: RunCommand, s
 
 
 async def _get(address: str, path: str, seconds: float) -> httpx.Response:
+    import httpx
+
     unix = address.startswith("unix:")
     transport = httpx.AsyncHTTPTransport(uds=address.removeprefix("unix:") if unix else None)
     headers: Mapping[str, str] = {"user-agent": "segue-smoke"}
