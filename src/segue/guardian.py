@@ -5,8 +5,9 @@ when another control plane holds the home (status 3), and when starting again ca
 deaths in a row right after the first start). It adopts no orphans: Envoy ends with its parent, which must
 therefore be the machine's first process.
 
-Rule: standard library only, and little of it: this process lives as long as the services. What starts Envoy is
-imported when Envoy has died.
+Rule 1: standard library only, and little of it: this process lives as long as the services. What starts Envoy is
+imported at the first death.
+Rule 2: users come first: an Envoy that has died too is started before the control plane, which takes a second.
 """
 
 from __future__ import annotations
@@ -88,8 +89,7 @@ class Guardian:
 
     def _pause(self, seconds: float) -> None:
         _say(f"the control plane ended with status {self._status}; starting it again in {seconds:g} s")
-        if seconds:
-            keep_traffic(self._home)
+        keep_traffic(self._home)
         until = time.monotonic() + seconds
         while not self._ending and (left := until - time.monotonic()) > 0:
             self._listen(left)

@@ -21,6 +21,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -105,10 +106,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 def recorded(folder: Path) -> Running | None:
     """The Envoy that `folder` says runs, if it does."""
-    try:
-        document = json.loads((folder / _RECORD).read_text())
-        running = Running(**{**document, "parent": tuple(document["parent"])})
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+    running = _last(folder)
+    if running is None:
         return None
     if not running.pid:  # the control plane ended between writing this and writing the pid
         running = replace(running, pid=_peer(running.admin))
@@ -118,6 +117,15 @@ def recorded(folder: Path) -> Running | None:
     return running if alive(running) else None
 
 
+def _last(folder: Path) -> Running | None:
+    """The Envoy that was started last, whatever became of it."""
+    try:
+        document = json.loads((folder / _RECORD).read_text())
+        return Running(**{**document, "parent": tuple(document["parent"])})
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+
+
 def launch(folder: Path, config: Path, running: Running, options: tuple[str, ...] = ()) -> Running:
     """Start Envoy with `config`; `running` says everything but who it is. The lock is held."""
     command = [str(binary()), "-c", str(config), "--concurrency", str(running.concurrency), "-l", "warning"]
@@ -125,12 +133,22 @@ def launch(folder: Path, config: Path, running: Running, options: tuple[str, ...
         command += ["--service-node", running.node]
     if LINUX:
         command += ["--base-id", str(base_id(folder)), "--restart-epoch", str(running.epoch)]
+    if not running.epoch:
+        _clear(folder)
     Path(running.admin).unlink(missing_ok=True)
     record(folder, running)
     pid = _spawn([*command, *options], folder / LOG)
     running = replace(running, pid=pid, started=started(pid))
     record(folder, running)
     return running
+
+
+def _clear(folder: Path) -> None:
+    """End what is left of a dead Envoy: one that it took over from and that still drains holds their base id."""
+    last = _last(folder)
+    while last is not None and alive(last.before):
+        send(last.before, signal.SIGKILL)
+        time.sleep(0.001)
 
 
 def record(folder: Path, running: Running) -> None:
