@@ -206,7 +206,7 @@ class Twin:
 
 
 def twin(name: str, lossy: bool, **manifest: Any) -> Twin:
-    """Rolling under the prober's load alone. Every answer takes a second, so that many are always under way."""
+    """Rolling under the prober's load alone. Every answer takes a while, so that many are always under way."""
     common.progress(f"{name} …")
     with common.shop() as shop:
         (shop.folder / "db.json").write_text('{"posts": [{"id": "1", "title": "No request is lost"}]}')
@@ -227,10 +227,10 @@ def twin(name: str, lossy: bool, **manifest: Any) -> Twin:
 def twins() -> list[Twin]:
     """The runs that must lose, each beside the same application with the protection on."""
     posts: dict[str, Any] = {"health": {"path": "/posts", "every": "200ms"}}
-    posts["process"] = {"command": json_server("0.17.4", delay_ms=1000) + " --port {port} db.json"}
+    posts["process"] = {"command": json_server("0.17.4", delay_ms=600) + " --port {port} db.json"}
 
     def app(on_term: str) -> dict[str, Any]:
-        return {"env": {"APP_DELAY": "1", "APP_ON_TERM": on_term}}
+        return {"env": {"APP_DELAY": "0.6", "APP_ON_TERM": on_term}}
 
     return [
         twin("json-server 0.17.4, `stop.drain: 0s`", True, stop={"drain": "0s"}, **posts),

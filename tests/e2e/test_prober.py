@@ -47,7 +47,7 @@ async def seen(load: Load, enough: Callable[[Tally], bool]) -> Tally:
     prober = Prober(load)
     await prober.start()
     async with asyncio.timeout(20):
-        while not enough(prober.tally()):  # noqa: ASYNC110 (the prober knows nothing of those who watch it)
+        while not enough(prober.tally()):
             await asyncio.sleep(0.01)
     return await prober.stop()
 
