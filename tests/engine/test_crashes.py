@@ -24,9 +24,9 @@ GOOD, REFUSED = "good", "refused"
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Callable[[str], Lab]:
+def make(room: Path) -> Callable[[str], Lab]:
     def fresh(name: str) -> Lab:
-        lab = Lab(tmp_path / name)
+        lab = Lab(room / name)
         lab.world.evidence.flow("shop", rate=50)
         return lab
 

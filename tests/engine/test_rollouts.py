@@ -13,8 +13,8 @@ from segue.testing.plane import STRATEGIES, Lab, an_order, deployed, status, tid
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Lab:
-    return Lab(tmp_path)
+def lab(room: Path) -> Lab:
+    return Lab(room)
 
 
 def test_a_first_launch_serves_when_it_is_decided(lab: Lab) -> None:

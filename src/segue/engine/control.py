@@ -24,7 +24,7 @@ from segue.engine.journal import Journal
 from segue.engine.keeper import Keeper
 from segue.engine.orders import Answer, Asker, Order
 from segue.engine.perform import Setback, Work
-from segue.engine.records import RolloutRecord, ServiceRecord
+from segue.engine.records import IntentRecord, RolloutRecord, ServiceRecord
 from segue.engine.routing import TableKeeper
 from segue.engine.service import Service
 from segue.engine.versions import VersionStore
@@ -75,14 +75,14 @@ class ControlPlane:
         restarted = self.journal.remember("boot", self.world.boot) not in (None, self.world.boot)
         for record in self.journal.services():
             self.services[record.name] = self._service(record)
-        await asyncio.gather(*(self._find(service) for service in self.services.values()))
+        dead = await asyncio.gather(*(self._find(service) for service in self.services.values()))
         tables = {name: table for name, found in self.services.items() if (table := found.keeper.table())}
         await self.world.router.start()
         await self._tell_router(tables)
-        for service in self.services.values():
+        for service, records in zip(self.services.values(), dead, strict=True):
             service.keeper.fleet.run_adopted()
             service.begin()
-            self._resume(service, restarted)
+            self._resume(service, records, restarted)
         if self.journal.restored:
             self.journal.tell("note", text="the journal was damaged and has been restored from its last copy")
 
@@ -148,14 +148,11 @@ class ControlPlane:
             work=Work(chores.prepare, chores.hook),
         )
 
-    async def _find(self, service: Service) -> None:
-        """Adopt the service's instances that run; what was intended and does not run never will."""
+    async def _find(self, service: Service) -> list[IntentRecord]:
+        """Adopt the service's instances that run; the others were intended and never will, or are dead."""
         keeper = service.keeper
         records = self.journal.intents(service.name)
         found = {there.intent.nonce: there for there in await self.world.platform.find([r.intent for r in records])}
-        for record in records:
-            if record.intent.nonce not in found:
-                self.journal.drop_intent(record.intent.nonce)
         await asyncio.gather(
             *(
                 keeper.fleet.adopt(record, keeper.version(record.intent.revision), found[record.intent.nonce])
@@ -164,6 +161,7 @@ class ControlPlane:
             )
         )
         keeper.resume(service.record.demand, self._before(service))
+        return [record for record in records if record.intent.nonce not in found]
 
     def _before(self, service: Service) -> Demand:
         """What was true when the service's demand was begun."""
@@ -173,16 +171,22 @@ class ControlPlane:
         steps = [step for step in self.journal.steps(running.id) if step.way == running.way]
         return steps[-2].demand if len(steps) > 1 else running.origin
 
-    def _resume(self, service: Service, restarted: bool) -> None:
+    def _resume(self, service: Service, dead: Sequence[IntentRecord], restarted: bool) -> None:
+        """Go on with the rollout that had not ended, or turn it back for what happened meanwhile."""
         running = self.journal.unfinished(service.name)
         if running is None:
+            service.bury(dead)
             return
         self.journal.tell(
             "note", service=service.name, rollout=running.id, text="the control plane was restarted and goes on"
         )
         runner = service.carry_out(running)
+        lost = [r for r in dead if r.checked and not r.stopping and r.intent.revision == runner.trial]
         if restarted and running.release and running.release.old:
             runner.turn(Setback("the machine restarted"))
+        elif lost:
+            runner.turn(Setback(f"{lost[0].intent.instance} ended while no control plane ran"))
+        service.bury(dead, runner if lost else None)
 
     # Requests
 

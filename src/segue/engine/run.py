@@ -69,7 +69,7 @@ class Runner:
         self._end()
 
     async def _decide(self) -> None:
-        self._keeper.trial = self._trial
+        self._keeper.trial = self.trial
         if self.record.turned is None:
             try:
                 await self._go_there()
@@ -80,7 +80,7 @@ class Runner:
         await self._go_back()
 
     @property
-    def _trial(self) -> Revision | None:
+    def trial(self) -> Revision | None:
         """The version that is being tried out; one that has served before, and a first one, are not."""
         release = self.record.release
         tried = release is not None and release.old is not None and not isinstance(release.strategy, Return)
@@ -109,7 +109,7 @@ class Runner:
             await self._clock.sleep(LOOK_EVERY)
             await self.watch.look()
             judgement = self.watch.judgement()
-            if judgement.alarm and self.record.decided is None and self._trial is not None:
+            if judgement.alarm and self.record.decided is None and self.trial is not None:
                 self._alarm = judgement
                 self._keeper.bell.ring()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from segue.engine.journal import Journal
 from segue.engine.keeper import Keeper
 from segue.engine.orders import Answer, Asker, Order
 from segue.engine.perform import Setback, Work
-from segue.engine.records import RolloutRecord, ServiceRecord, StepRecord, VersionRecord
+from segue.engine.records import IntentRecord, RolloutRecord, ServiceRecord, StepRecord, VersionRecord
 from segue.engine.run import Runner
 from segue.engine.watch import Watch
 from segue.errors import Refused, Usage
@@ -107,6 +107,18 @@ class Service:
         self.runner = Runner(record, keeper=self.keeper, watch=watch, journal=journal, clock=clock, work=self._work)
         self._spawn(self._run(self.runner))
         return self.runner
+
+    def bury(self, dead: Sequence[IntentRecord], runner: Runner | None = None) -> None:
+        """Forget instances that are dead: at once, or when `runner` has turned back because of them."""
+        if runner is not None and runner.record.turned is None and runner.record.decided is None:
+            self._spawn(self._bury_later(dead, runner))
+            return
+        for record in dead:
+            self._journal.drop_intent(record.intent.nonce)
+
+    async def _bury_later(self, dead: Sequence[IntentRecord], runner: Runner) -> None:
+        await self.keeper.bell.until(lambda: runner.record.turned is not None or runner.record.decided is not None)
+        self.bury(dead)
 
     async def _run(self, runner: Runner) -> None:
         await runner.run()

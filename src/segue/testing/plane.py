@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from segue.core.release import BlueGreen, InPlace, Rolling
+from segue.core.traffic import Traffic
 from segue.core.version import Health, SmokeCommand
 from segue.engine import documents
 from segue.engine.control import ControlPlane
@@ -18,7 +19,7 @@ from segue.engine.control import World as Adapters
 from segue.engine.keeper import Keeper
 from segue.engine.orders import Answer, Asker, Order
 from segue.engine.records import RolloutRecord
-from segue.testing.clock import VirtualClock
+from segue.testing.clock import Crashed, VirtualClock
 from segue.testing.fake_traffic import FakeRouter
 from segue.testing.fakes import World
 
@@ -45,6 +46,8 @@ class Lab:
     folder: Path
     boot: str = "boot-1"
     clock: VirtualClock = field(default_factory=VirtualClock)
+    writes: int = 0
+    crash_at_write: int | None = None
 
     def __post_init__(self) -> None:
         self.world = World(self.clock, LivingRouter)
@@ -66,11 +69,39 @@ class Lab:
         assert isinstance(router, LivingRouter)
         adapters = Adapters(world.platform, router, world.evidence, world.commands, self.clock, self.boot)
         plane = ControlPlane(self.folder, adapters)
+        self._count_writes(plane)
         await plane.start()
         try:
             yield plane
         finally:
             await plane.close()
+
+    def _count_writes(self, plane: ControlPlane) -> None:
+        """Count the journal's transactions, and crash the control plane right after the one that is ordered."""
+        database = plane.journal._db
+        written = database._written
+
+        def count() -> None:
+            written()
+            self.writes += 1
+            if self.writes == self.crash_at_write:
+                self.crash_at_write = None
+                database.close()  # nothing that still runs before the loop stops can write any more
+                asyncio.get_running_loop().crash()  # type: ignore[attr-defined]
+                raise Crashed
+
+        database._written = count
+
+    def cover(self, service: str = "shop") -> list[str]:
+        """Where a confirmed table gave a version more of the traffic than its ready instances can carry."""
+        found = []
+        for at, table in self.world.router.history:
+            known = table.services.get(service)
+            for backend in known.backends if known else ():
+                ready = sum(end.state is Traffic.READY for end in backend.endpoints)
+                if backend.share and not ready:
+                    found.append(f"at {at:.3f} s {backend.revision} is given {backend.share} without an instance")
+        return found
 
 
 def an_order(version: str = "v1", service: str = "shop", **changes: Any) -> Order:
