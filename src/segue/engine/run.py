@@ -60,6 +60,8 @@ class Runner:
         try:
             if self.record.decided is None:
                 await self._decide()
+            elif not self._told_end():
+                self._tell_finished()
             await self._tidy_up()
         finally:
             watching.cancel()
@@ -192,15 +194,16 @@ class Runner:
 
     async def _go_back(self) -> None:
         back, asked = self.record.back, self.record.basis == Basis.PERSON or self.record.replaced
+        walked = decision(back) if asked else len(back)  # refused: what was started is gone
         try:
-            await self._walk(decision(back) if asked else len(back))  # refused: what was started is gone
+            await self._walk(walked)
         except Setback as setback:
             reason = f"{self.record.turned}; and the way back failed: {setback.reason}"
             self._degrade(reason)
             self._finish("failed", 5, reason, self._keeper.demand)
             return
         outcome = "superseded" if self.record.replaced else "rolled_back"
-        self._finish(outcome, 7 if asked else 1, self.record.turned or "", self._final())
+        self._finish(outcome, 7 if asked else 1, self.record.turned or "", self._final(walked))
 
     # Ends
 
@@ -230,10 +233,10 @@ class Runner:
                 return f"{name} has {self._keeper.demand.count(new)} instances"
         return f"{new and version_of(new)} serves {name}"
 
-    def _final(self) -> Demand:
-        """The demand at the decision: what is tidied up without waiting is in it already."""
+    def _final(self, walked: int = 0) -> Demand:
+        """The demand at the decision, after `walked` steps: what is tidied up without waiting is in it already."""
         plan, demand = self.record.steps, self.record.origin
-        for step in plan if not self._hooks_left else plan[: decision(plan)]:
+        for step in plan if not self._hooks_left else plan[: max(walked, decision(plan))]:
             demand = demand.after(step)
         demand = replace(demand, slack=NOTHING)
         release = self.record.release
@@ -255,15 +258,7 @@ class Runner:
             self._journal.set_demand(self.record.service, demand)
             self.record = replace(self.record, decided=now, outcome=outcome, exit=exit, reason=reason)
             self._journal.put_rollout(self.record)
-            self._tell(
-                "finished",
-                outcome=outcome,
-                basis=self.record.basis,
-                reason=reason,
-                exit=exit,
-                seconds=round((now - self.record.started).total_seconds(), 3),
-                log=list(self.record.log),
-            )
+            self._tell_finished()
         self._keeper.trial = None
         self._keeper.want(demand)
         self.decided.set()
@@ -290,6 +285,28 @@ class Runner:
 
     def _tell(self, event: str, **body: Any) -> None:
         self._journal.tell(event, service=self.record.service, rollout=self.record.id, **body)
+
+    def _tell_finished(self) -> None:
+        record = self.record
+        assert record.decided is not None
+        self._tell(
+            "finished",
+            outcome=record.outcome,
+            basis=record.basis,
+            reason=record.reason,
+            exit=record.exit,
+            seconds=round((record.decided - record.started).total_seconds(), 3),
+            log=list(record.log),
+        )
+
+    def _told_end(self) -> bool:
+        """Whether clients were told the end: events are another file, which a crash may leave a commit behind."""
+        after = 0
+        while events := self._journal.events(after, rollout=self.record.id):
+            if any(event.event == "finished" for event in events):
+                return True
+            after = events[-1].seq
+        return False
 
     def _named(self, number: int) -> dict[str, Any]:
         steps = self.record.steps

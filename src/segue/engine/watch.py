@@ -47,6 +47,7 @@ class Watch:
         if self.ledger.before is None:
             await self.look()
             self.ledger.before = self.ledger.of(self.old) or Sample()
+            self._journal.put_ledger(self.rollout, ledgers.encode(self.ledger))
 
     def judgement(self) -> Judgement:
         """What can be said of the new version now."""
