@@ -18,9 +18,10 @@ from segue.core.release import BlueGreen, InPlace, Rolling
 from segue.core.traffic import Endpoint, Traffic
 from segue.engine.control import ControlPlane
 from segue.engine.orders import Answer, Asker
-from segue.testing.calls import Apply, Start, Stop
+from segue.engine.records import Hooks
+from segue.testing.calls import Apply, Began, Start, Stop
 from segue.testing.clock import Crashed
-from segue.testing.fakes import Behaviour, losses
+from segue.testing.fakes import Behaviour, Script, losses
 from segue.testing.plane import Lab, an_order, deployed, ended, status, tidied
 
 QUICK = Rolling(first_judge=timedelta(seconds=2), judge=timedelta(seconds=1))
@@ -284,3 +285,26 @@ def test_a_crash_after_any_write_of_the_journal_changes_nothing_of_the_end(
             lab.run(update)
         assert lab.run(update) == expected, f"crash after write {write}"
         assert wrongs(lab, "v1.1" if broken else "v2.1", covered=broken != BRIEFLY) == [], f"crash after {write}"
+
+
+def test_a_hook_that_failed_has_failed_after_a_crash_too(room: Path) -> None:
+    async def migrate(plane: ControlPlane) -> str | None:
+        order = an_order("v2", replicas=TWO, strategy=QUICK, hooks=Hooks(before="migrate"))
+        return (await ended(plane, await plane.deploy(order, Asker(key="the-same")))).outcome
+
+    def fresh(name: str) -> Lab:
+        lab = Lab(room / name)
+        launched(lab)
+        lab.world.commands.order("migrate", Script(status=1, seconds=1.0))
+        return lab
+
+    whole = fresh("whole")
+    before = whole.writes
+    assert whole.run(migrate) == "rolled_back"
+    for write in range(1, whole.writes - before):
+        lab = fresh(f"write-{write}")
+        lab.crash_at_write = before + write
+        with suppress(Crashed):
+            lab.run(migrate)
+        assert lab.run(migrate) == "rolled_back", f"crash after write {write}"
+        assert sum(call == Began("migrate") for call in lab.world.record.calls) == 1
