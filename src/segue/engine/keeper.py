@@ -27,6 +27,9 @@ from segue.ports import Platform, Router
 LOOK_EVERY = 0.01
 """Seconds between two looks at what the router counts."""
 
+LINGER = 3.0
+"""Seconds that the router knows a version after its last instance: longer than the shield waits for an answer."""
+
 
 class Keeper:
     """Makes `demand` true for one service, for as long as `run` runs."""
@@ -51,6 +54,7 @@ class Keeper:
         self.bell = Bell()
         self._router, self._tables, self._journal, self._clock = router, tables, journal, clock
         self._shares: Mapping[Revision, Share] = {}
+        self._last_there: dict[Revision, float] = {}
         self.fleet = Fleet(
             service,
             platform=platform,
@@ -78,13 +82,16 @@ class Keeper:
     async def run(self) -> None:
         """Keep the demand true, for ever."""
         while True:
-            rung = asyncio.ensure_future(self.bell.rung())
+            waits = [asyncio.ensure_future(self.bell.rung())]
             try:
                 self._staff()
                 await self._route()
-                await rung
+                if self._lingering():
+                    waits.append(asyncio.ensure_future(self._clock.sleep(LINGER)))
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                rung.cancel()
+                for wait in waits:
+                    wait.cancel()
 
     def _staff(self) -> None:
         """Start what is lacking, retire what has no place."""
@@ -124,8 +131,24 @@ class Keeper:
         """How the service is to be routed now; None: nothing of it is left."""
         if not self._shares and not self.fleet.members:
             return None
-        revisions = sorted({member.revision for member in self.fleet.members} | set(self._shares))
+        revisions = sorted(self._there() | set(self._shares) | self._lingering())
         return ServiceTable(self.service, self.route, tuple(map(self._backend, revisions)), self.trial)
+
+    def _there(self) -> set[Revision]:
+        """The revisions that have instances; when each last had one is noted."""
+        there = {member.revision for member in self.fleet.members}
+        self._last_there |= dict.fromkeys(there, self._clock.monotonic())
+        return there
+
+    def _lingering(self) -> set[Revision]:
+        """The revisions that have no instance any more, but had one a moment ago.
+
+        A request that began on trial may still ask for the old version (`LINGER`): without its cluster that
+        second attempt would end the first one, too.
+        """
+        now, there = self._clock.monotonic(), self._there()
+        self._last_there = {v: at for v, at in self._last_there.items() if now - at < LINGER or v in there}
+        return set(self._last_there) - there
 
     def _backend(self, revision: Revision) -> Backend:
         members = (member for member in self.fleet.members if member.revision == revision)
