@@ -80,6 +80,10 @@ class Platform(Protocol):
         """
         ...
 
+    async def tend(self) -> None:
+        """Do what is due from time to time: long logs are rotated. Raises SegueError."""
+        ...
+
     def logs(self, instance: InstanceId, *, lines: int, follow: bool) -> AsyncIterator[str]:
         """The last `lines` lines that an instance wrote, over its restarts, and with `follow` all that come."""
         ...

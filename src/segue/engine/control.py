@@ -28,8 +28,11 @@ from segue.engine.records import IntentRecord, RolloutRecord, ServiceRecord
 from segue.engine.routing import TableKeeper
 from segue.engine.service import Service
 from segue.engine.versions import VersionStore
-from segue.errors import Refused, RouterLost, RouterRefused
+from segue.errors import Refused, RouterLost, RouterRefused, SegueError
 from segue.ports import Commands, Evidence, Platform, Router
+
+TEND_EVERY = 60.0
+"""Seconds between two looks at what the platform has to do from time to time."""
 
 
 class RunningRouter(Router, Protocol):
@@ -83,8 +86,17 @@ class ControlPlane:
             service.keeper.fleet.run_adopted()
             service.begin()
             self._resume(service, records, restarted)
+        self._tending = asyncio.create_task(self._tend())
         if self.journal.restored:
             self.journal.tell("note", text="the journal was damaged and has been restored from its last copy")
+
+    async def _tend(self) -> None:
+        while True:
+            await self.world.clock.sleep(TEND_EVERY)
+            try:
+                await self.world.platform.tend()
+            except SegueError as error:
+                self.journal.tell("note", text=error.message)
 
     async def _tell_router(self, tables: dict[str, ServiceTable]) -> None:
         """Tell the router of all services at once; if it refuses that, of one after the other."""
@@ -106,7 +118,7 @@ class ControlPlane:
 
     async def close(self) -> None:
         """Stop looking after everything; traffic flows on."""
-        await asyncio.gather(*(service.close() for service in self.services.values()))
+        await self._let_go()
         await self.world.router.close()
         self.journal.close()
 
@@ -117,9 +129,13 @@ class ControlPlane:
         for service, answer in zip(list(self.services.values()), answers, strict=True):
             if answer.rollout and service.runner:
                 await service.runner.decided.wait()
-        await asyncio.gather(*(service.close() for service in self.services.values()))
+        await self._let_go()
         await self.world.router.shutdown()
         self.journal.close()
+
+    async def _let_go(self) -> None:
+        self._tending.cancel()
+        await asyncio.gather(*(service.close() for service in self.services.values()))
 
     # Bringing one service up
 

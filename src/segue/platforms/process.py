@@ -155,7 +155,7 @@ class ProcessPlatform:
         async for line in self._logs.read(instance, lines, follow):
             yield line
 
-    async def rotate(self) -> None:
+    async def tend(self) -> None:
         """Rotate the logs that have grown too long: to be called now and then. Raises SegueError."""
         await self._logs.rotate()
 

@@ -160,6 +160,9 @@ class FakePlatform:
             self._end(process, 0 if by_itself else -9, by_itself=by_itself)
             return process.by_itself
 
+    async def tend(self) -> None:
+        """There is nothing to do."""
+
     async def logs(self, instance: InstanceId, *, lines: int, follow: bool) -> AsyncIterator[str]:
         """The last lines that the instance wrote, and with `follow` all that come."""
         async with self._record.during(Logs(instance)):
