@@ -31,7 +31,7 @@ bench-loss: $(READY) tools  ## requests lost by deployments, full size; writes d
 	$(BIN)/python bench/loss.py
 
 bench: $(READY) tools  ## the other numbers of the design, each with its target
-	$(BIN)/python bench/numbers.py
+	$(BIN)/python bench/numbers_to_hold.py
 
 lock:  ## pin anew what pyproject.toml asks for
 	$(BIN)/python -m pip install --quiet uv
