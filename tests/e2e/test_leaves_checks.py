@@ -1,7 +1,7 @@
 """Settings of the manifest about health, smoke tests, stopping and hooks, with real processes.
 
 Each test deploys good and bad values by turns: what one refuses the other promotes. All services of this file live
-in one home. What is about long times stands in ``tests/engine/test_leaves.py``.
+in one home. What is about long times stands in ``tests/engine/test_leaves_in_time.py``.
 """
 
 from __future__ import annotations
