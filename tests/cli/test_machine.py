@@ -60,7 +60,7 @@ def test_check_accepts_what_can_be_deployed_and_changes_nothing(segue: Segue, fo
 @pytest.mark.parametrize(
     ("process", "rest", "finding"),
     [
-        ("command: nowhere-to-be-found", "", "✗ the command: nowhere-to-be-found is not in PATH"),
+        ("command: nowhere-to-be-found", "", "✗ the command: nowhere-to-be-found is not in /usr/local/sbin"),
         ("command: ./run.sh", "", "✗ the command: ./run.sh is not in"),
         ("command: ./plain.txt", "", "is not executable\n    chmod +x"),
         ("command: 'python3 \"-c'", "", "✗ the manifest:"),

@@ -146,7 +146,7 @@ def test_a_refusal_is_told_with_its_next_command(segue: Segue, plane: Plane, sho
     plane.on("POST", "/v1/services/shop/rollouts", Failure(409, error))
     said = segue("deploy")
     assert (said.status, said.out) == (4, "")
-    assert said.err == "Error: Shop is busy with r0.\nNext:  segue wait r0\n"
+    assert said.err == "Error: shop is busy with r0.\nNext:  segue wait r0\n"
     said = segue("deploy", "--json")
     assert (json.loads(said.out), said.err) == ({"error": error}, "")
 

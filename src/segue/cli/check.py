@@ -18,6 +18,7 @@ from segue.cli.deploy import read_manifest
 from segue.cli.findings import Finding
 from segue.errors import SegueError, Usage
 from segue.manifest.load import Loaded, ManifestError
+from segue.platforms.spawn import PATH
 
 _PLACEHOLDER = re.compile(r"\{(port|socket|version|service|instance|url)\}")
 _SHELL_WORDS = frozenset("|&;<>()$`\\\"'*?[]#~=%!{}")
@@ -107,7 +108,7 @@ def _program(what: str, name: str, folder: Path, *, built: bool) -> Finding:
     found = _find(name, folder)
     if found is not None:
         return Finding(what, detail=str(found))
-    where = f"in {folder.resolve()}" if "/" in name else "in PATH"
+    where = f"in {folder.resolve()}" if "/" in name else f"in {PATH}"
     if (folder / name).is_file() and "/" in name:
         return Finding(what, False, f"{name} {where} is not executable", f"chmod +x {folder / name}")
     if built and "/" in name:
@@ -119,7 +120,7 @@ def _find(name: str, folder: Path) -> Path | None:
     if "/" in name:
         path = folder / name
         return path.resolve() if path.is_file() and os.access(path, os.X_OK) else None
-    found = shutil.which(name)
+    found = shutil.which(name, path=PATH)
     return Path(found) if found else None
 
 

@@ -76,9 +76,9 @@ def _writable(home: Path) -> Finding:
     except OSError as exc:
         what = f"nothing can be written in {there}: {exc.strerror}"
         return Finding("the home", False, what, "let SEGUE_HOME name a folder of yours")
-    mode = there.stat().st_mode & 0o077 if there == home else 0
+    mode = there.stat().st_mode & 0o066 if there == home else 0  # o+x is what other users' versions need
     if mode:
-        return Finding("the home", None, f"others may look into {home}", f"chmod 700 {home}")
+        return Finding("the home", None, f"others may look into {home}", f"chmod go-rw {home}")
     return Finding("the home", detail=str(home) if there == home else f"{home} (it will be made)")
 
 

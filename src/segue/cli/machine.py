@@ -13,6 +13,7 @@ from segue import __version__
 from segue.cli.client import Absent, Broken
 from segue.cli.context import Context
 from segue.errors import Unreachable
+from segue.home import has_state
 
 _SHUTDOWN = 600.0
 """Seconds that stopping all services may take: they drain."""
@@ -34,7 +35,10 @@ def shutdown(context: Context, all: bool = False) -> int:
         pid = int(context.client.ask("GET", "/healthz")["pid"])
         context.client.ask("POST", "/v1/shutdown", {"all": all}, timeout=_SHUTDOWN)
     except Absent:
-        return _say(context, None, "No control plane runs.")
+        if not (all and has_state(context.home)):
+            return _say(context, None, "No control plane runs.")
+        context.start()  # Envoy and the services may run without one; only a control plane knows them
+        return shutdown(context, all)
     except Broken:
         pass
     deadline = time.monotonic() + _SHUTDOWN

@@ -36,10 +36,8 @@ def tell(error: BaseException, *, as_json: bool) -> int:
 
 
 def sentence(message: str) -> str:
-    """`message` with a capital and a full stop, unless it begins with a name or a place."""
-    first = message.split(maxsplit=1)[0] if message.strip() else ""
-    begun = message[:1].upper() + message[1:] if first.isalpha() else message
-    return begun if begun.endswith((".", "?", "!", "…")) else f"{begun}."
+    """`message` with a full stop. It may begin with a name, so its first letter stays as it is."""
+    return message if message.endswith((".", "?", "!", "…")) else f"{message}."
 
 
 def translated(error: BaseException) -> SegueError | None:

@@ -14,6 +14,9 @@ from segue.engine.records import Recipe, VersionRecord
 from segue.engine.versions import VersionStore
 from segue.errors import Refused
 
+MANIFEST = "segue.yaml"
+"""It may lie in the source, but is no part of a version: more replicas or another strategy make no other one."""
+
 
 class Catalog:
     """The revisions of the versions of `service` that are known, by revision in `known`."""
@@ -54,7 +57,7 @@ class Catalog:
             "folder": None if order.source else str(order.folder),
             "settings": repr((order.health, order.smoke, order.stop)),
         }
-        return await self._store.digest(order.source, settings)
+        return await self._store.digest(order.source, settings, [(order.folder / MANIFEST).resolve()])
 
     def next_number(self, name: str) -> int:
         """The number of the next revision of the version `name`."""

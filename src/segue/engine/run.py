@@ -217,10 +217,18 @@ class Runner:
         with self._journal.transaction():
             self._journal.change_service(self.record.service, **changes)
             self.record = replace(self.record, basis=(judged.basis if judged else Basis.HEALTH).value)
-            reason = judged.reason if judged else self._plainly()
+            reason = self._said(judged) if judged else self._plainly()
             self._finish("stopped" if stopped else "promoted", 0, reason, self._final())
         if self.record.route is not None:
             self._keeper.set_route(self.record.route)
+
+    def _said(self, judged: Judgement) -> str:
+        """What the last judgement says, and what the rollout went by where it rests on no request."""
+        if judged.basis is not Basis.HEALTH or self.record.new is None:
+            return judged.reason
+        smoke = len(self._keeper.version(self.record.new).smoke)
+        tests = f" and {smoke} smoke test{'' if smoke == 1 else 's'}" if smoke else ""
+        return f"{judged.reason}: promoted on health{tests}"
 
     def _plainly(self) -> str:
         name, new = self.record.service, self.record.new

@@ -19,7 +19,7 @@ from segue.engine.journal import Journal
 from segue.engine.keeper import Keeper
 from segue.engine.orders import Answer, Asker, Order
 from segue.engine.perform import Setback, Work
-from segue.engine.records import IntentRecord, RolloutRecord, ServiceRecord, StepRecord, VersionRecord
+from segue.engine.records import Hooks, IntentRecord, RolloutRecord, ServiceRecord, StepRecord, VersionRecord
 from segue.engine.run import Runner
 from segue.engine.watch import Watch
 from segue.errors import Refused, Usage
@@ -166,8 +166,7 @@ class Service:
         target, how = self._target(to)
         kept = target.revision == self.keeper.demand.kept
         version = target if kept else self.catalog.again(target)
-        side = self.side()
-        release = self._release(version, side.size if side else 1, Return(how))
+        release = self._release(version, self._size(), Return(how))
         return self._roll_out("rollback", "rollback", release, asker, version)
 
     async def scale(self, count: int, asker: Asker) -> Answer:
@@ -194,8 +193,8 @@ class Service:
 
     async def _restart(self, asker: Asker) -> Answer:
         version = self.catalog.again(self.catalog.known[self._serving()])
-        how, side = HOW.validate_python(self.record.strategy), self.side()
-        release = self._release(version, side.size if side else 1, how)
+        how = HOW.validate_python(self.record.strategy)
+        release = self._release(replace(version, hooks=Hooks()), self._size(), how)
         return self._roll_out("restart", how.name, release, asker, version)
 
     async def retire(self, asker: Asker) -> Answer:
@@ -268,6 +267,13 @@ class Service:
             )
         except ValueError as error:
             raise Usage(str(error), next="segue plan") from error
+
+    def _size(self) -> int:
+        """How many instances serve, or served when something last did."""
+        if side := self.side():
+            return side.size
+        last = (rollout.release for rollout in self._journal.rollouts(self.name) if rollout.release)
+        return next((release.new.size for release in last), 1)
 
     def _target(self, to: str | None) -> tuple[VersionRecord, Rolling | InPlace | BlueGreen]:
         """The version to go back to, and how: a kept one is there already, at strength."""

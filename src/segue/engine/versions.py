@@ -72,9 +72,9 @@ class VersionStore:
         self._run = run
         self._build_timeout = build_timeout
 
-    async def digest(self, source: Path | None, settings: Mapping[str, object]) -> str:
-        """What identifies a version: equal for equal files and settings. Raises StartFailed."""
-        return await asyncio.to_thread(tree.digest, source, settings, self._own_folders)
+    async def digest(self, source: Path | None, settings: Mapping[str, object], without: Sequence[Path] = ()) -> str:
+        """What identifies a version: equal for equal settings and files but `without`. Raises StartFailed."""
+        return await asyncio.to_thread(tree.digest, source, settings, (*self._own_folders, *without))
 
     async def prepare(
         self,

@@ -22,7 +22,8 @@ from segue.errors import StartFailed
 from segue.platforms import launch
 from segue.platforms.identity import boot_id, ended, identify, readable
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for, unless the version's environment has a PATH of its own."""
 
 
 class Lost(Exception):
@@ -46,7 +47,7 @@ class Order:
 def environment(given: Mapping[str, str], account: Account | None) -> dict[str, str]:
     """`given` and no more, except for what hardly a program can do without."""
     home = str(account.home) if account else own_home()
-    return {"PATH": _PATH, "HOME": home, "LANG": "C.UTF-8", **given}
+    return {"PATH": PATH, "HOME": home, "LANG": "C.UTF-8", **given}
 
 
 class Child:
