@@ -200,7 +200,7 @@ def test_commands_at_the_same_time_start_one_control_plane(segue: Segue, home: P
     running = [segue.start("restart", "-s", "shop") for _ in range(3)]
     said = [one.communicate(timeout=60)[0] for one in running]
     assert [one.returncode for one in running] == [4, 4, 4], said
-    assert all("There is no service shop" in one for one in said)
+    assert all("there is no service shop" in one for one in said)
     log = (home / "control-plane.log").read_text()
     assert log.count("answers (pid") == 1
 
