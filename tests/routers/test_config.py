@@ -28,7 +28,7 @@ def limits(table: ServiceTable) -> dict[str, tuple[int, int]]:
         name = RouteName.parse(document["name"])
         fraction = document["match"].get("runtime_fraction", {}).get("default_value", {"numerator": config.MILLION})
         assert name
-        if name.kind == "safe":
+        if name.kind in config.SAFE:
             continue
         found[name.revision] = (begin, fraction["numerator"])
         begin = fraction["numerator"]
@@ -48,15 +48,15 @@ def test_every_split_is_exact_to_a_millionth(parts: list[int]) -> None:
 def test_a_version_without_a_share_has_a_cluster_and_no_route() -> None:
     made = documents(service(LISTEN, version(V1, 1), version(V2, 0)))
     assert {"shop@v1.1", "shop@v2.1"} <= set(made.endpoints)
-    assert [route["name"] for route in made.routes] == ["shop:v1.1:all"]
+    assert [route["name"] for route in made.routes] == ["shop:v1.1:read", "shop:v1.1:all"]
 
 
 def test_the_shield_stands_before_the_version_on_trial_only() -> None:
     made = documents(service(LISTEN, version(V1, Fraction(2, 3)), version(V2, Fraction(1, 3)), trial=V2))
     policies = {route["name"]: route["route"] for route in made.routes}
-    assert list(policies) == ["shop:v2.1:safe", "shop:v2.1:other", "shop:v1.1:all"]
+    assert list(policies) == ["shop:v2.1:safe", "shop:v2.1:other", "shop:v1.1:read", "shop:v1.1:all"]
     assert "5xx" in policies["shop:v2.1:safe"]["retry_policy"]["retry_on"]
-    for name in ("shop:v2.1:other", "shop:v1.1:all"):
+    for name in ("shop:v2.1:other", "shop:v1.1:read", "shop:v1.1:all"):
         assert "5xx" not in policies[name]["retry_policy"]["retry_on"]
         assert "hedge_policy" not in policies[name]
 
@@ -69,6 +69,13 @@ def test_without_a_shield_no_version_has_one(trial: Revision | None) -> None:
     assert not any(route["name"].endswith(":safe") for route in made.routes)
 
 
+@pytest.mark.parametrize("shield", [True, False])
+def test_what_an_instance_dropped_is_repeated_for_safe_methods_only_and_not_without_a_shield(shield: bool) -> None:
+    made = documents(service(LISTEN, version(V1, 1), shield=shield))
+    repeated = {r["name"] for r in made.routes if ",reset," in f",{r['route']['retry_policy']['retry_on']},"}
+    assert repeated == ({"shop:v1.1:read"} if shield else set())
+
+
 def test_a_cluster_stays_as_it_is_whatever_the_shares_and_the_trial_are() -> None:
     one = documents(service(LISTEN, version(V1, 1), version(V2, 0), trial=V2)).clusters
     two = documents(
@@ -79,7 +86,7 @@ def test_a_cluster_stays_as_it_is_whatever_the_shares_and_the_trial_are() -> Non
     assert all(three[name] == one[name] for name in set(one) & set(three))
 
 
-@given(*[st.text("abc.:-_@~", min_size=1)] * 2, st.sampled_from(["safe", "other", "all"]))
+@given(*[st.text("abc.:-_@~", min_size=1)] * 2, st.sampled_from(["safe", "other", "read", "all"]))
 def test_the_name_of_a_route_can_be_read_back(label: str, other: str, kind: str) -> None:
     name = RouteName("shop", f"{label}.{len(other)}", kind)
     assert RouteName.parse(str(name)) == name

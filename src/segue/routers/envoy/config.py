@@ -32,7 +32,12 @@ SHIELD_AFTER = "1s"
 """How long a safe request waits for the version on trial before it is sent to the other one as well."""
 
 NEVER_REACHED = "connect-failure,refused-stream,reset-before-request"
+DIED = f"{NEVER_REACHED},reset"
 FAILED = "5xx,reset,connect-failure,refused-stream"
+
+
+SAFE = ("safe", "read")
+"""Routes for the methods that may be repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,11 @@ class ServiceDocuments:
 
 
 class RouteName(NamedTuple):
-    """The name of a route as statistics show it. `kind`: safe, other (methods) or all; none: nobody serves."""
+    """The name of a route as statistics show it. `kind`: whose requests it takes, and what becomes of one that fails.
+
+    For the version on trial ``safe`` (methods: shielded) and ``other``, else ``read`` (safe methods: repeated if the
+    instance died) and ``all``; ``none``: nobody serves.
+    """
 
     service: str
     revision: str
@@ -170,16 +179,16 @@ def _routes_of(table: ServiceTable, backend: Backend, limit: Fraction | None) ->
     if others and table.route.shield and backend.revision == table.trial:
         yield _route(table, backend, "safe", limit, _shield())
         yield _route(table, backend, "other", limit, {"retry_policy": _retry(NEVER_REACHED, 1, elsewhere_after=1)})
-    elif others:
-        retry = _retry(NEVER_REACHED, 2, elsewhere_after=2)
-        yield _route(table, backend, "all", limit, {"retry_policy": retry})
-    else:
-        yield _route(table, backend, "all", limit, {"retry_policy": _retry(NEVER_REACHED, 2)})
+        return
+    elsewhere = 2 if others else None
+    if table.route.shield:
+        yield _route(table, backend, "read", limit, {"retry_policy": _retry(DIED, 2, elsewhere)})
+    yield _route(table, backend, "all", limit, {"retry_policy": _retry(NEVER_REACHED, 2, elsewhere)})
 
 
 def _route(table: ServiceTable, backend: Backend, kind: str, limit: Fraction | None, policy: Document) -> Document:
     match = _path(table.route)
-    if kind == "safe":
+    if kind in SAFE:
         safe = {"safe_regex": {"regex": "GET|HEAD|OPTIONS"}}
         match["headers"] = [{"name": ":method", "string_match": safe}]
     if limit is not None:
