@@ -41,15 +41,14 @@ class Database:
         return db
 
     def _mend(self, name: str, clock: Clock) -> bool:
-        """Put a damaged file aside and its last good copy in its place. Returns whether that was needed."""
-        path = self._folder / f"{name}.db"
-        if not path.exists() or _sound(path):
+        """Put a damaged file aside; in its place, or a lost one's, its last good copy. Returns whether that was needed."""
+        path, copy = self._folder / f"{name}.db", self._folder / f"{name}.copy.db"
+        if _sound(path) if path.exists() else not copy.exists():
             return False
         stamp = clock.now().strftime("%Y%m%dT%H%M%S")
         for suffix in ("", "-wal", "-shm"):
             with suppress(FileNotFoundError):
                 Path(f"{path}{suffix}").rename(self._folder / f"{name}.damaged-{stamp}.db{suffix}")
-        copy = self._folder / f"{name}.copy.db"
         if copy.exists() and _sound(copy):
             path.write_bytes(copy.read_bytes())
         return True
