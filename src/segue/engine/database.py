@@ -41,7 +41,7 @@ class Database:
         return db
 
     def _mend(self, name: str, clock: Clock) -> bool:
-        """Put a damaged file aside; in its place, or a lost one's, its last good copy. Returns whether that was needed."""
+        """Put a damaged file aside; in its place, or a lost one's, its last good copy. Returns whether it was so."""
         path, copy = self._folder / f"{name}.db", self._folder / f"{name}.copy.db"
         if _sound(path) if path.exists() else not copy.exists():
             return False

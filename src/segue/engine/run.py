@@ -96,7 +96,7 @@ class Runner:
             return self._asked
         if self._alarm is not None:
             return Setback(self._alarm.reason, judgement=self._alarm)
-        if self._journal.disk_full:
+        if self._journal.disk_full and self._brings_something_new:
             return Setback("the disk is full")
         if (new := self.record.new) is None:
             return None
@@ -104,6 +104,11 @@ class Runner:
             return Setback(f"{broken.id}: {broken.problem}", broken.log)
         lost = self._keeper.lost(new) if self.record.release else None
         return Setback(lost) if lost else None
+
+    @property
+    def _brings_something_new(self) -> bool:
+        """Whether it can be done without: a way to what has served, or to fewer instances, must not want for room."""
+        return self.record.release is not None and not isinstance(self.record.release.strategy, Return)
 
     async def _look_out(self) -> None:
         """Count all the time; while a version is on trial, judge as well."""
