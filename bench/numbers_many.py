@@ -41,13 +41,14 @@ WITHIN = 40.0
 
 
 def many() -> Iterator[Number]:
-    """A control plane with many services; with fewer than asked for, the CPU is in proportion to the checks."""
+    """A control plane with many services. With fewer than the targets are about, memory is not held against one,
+    and CPU is: what is too much for some is too much for all."""
     what = f"control plane, {FEW} services × {INSTANCES} instances (of {SERVICES} × {INSTANCES})"
     common.progress(f"{what} …")
     with _plane() as client:
         _launch(client)
         memory, cpu = _watched(client)
-    yield Number(f"{what}: memory", "MB", memory, 150)
+    yield Number(f"{what}: memory", "MB", memory, 150 if FEW == SERVICES else None)
     yield Number("  CPU idle, a health check of each instance every 500 ms", "% of a core", cpu, 1)
     whole = [value * SERVICES / FEW for value in cpu]
     yield Number(f"  in proportion, {SERVICES} × {INSTANCES} instances", "% of a core", whole)

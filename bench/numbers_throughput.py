@@ -1,8 +1,9 @@
 """What Segue's Envoy costs: requests a second through it ÷ through a bare Envoy with a static configuration.
 
 Both have the same number of workers and the same instances, and are loaded in turn. The instances are Envoys
-that answer at once, so that the one before them is what is measured. If the target is missed, Segue's own
-configuration is served by a third Envoy, with one feature after the other taken out.
+that answer at once, so that the one before them is what is measured. If the target is missed, or would be missed
+were there nothing but Envoy on the cores, Segue's own configuration is served by a third Envoy, with one feature
+after the other taken out.
 """
 
 from __future__ import annotations
@@ -47,9 +48,10 @@ def throughput() -> Iterator[Number]:
         number = Number("throughput through Segue's Envoy ÷ a bare Envoy", "×", ratios, 0.95, at_least=True)
         yield number
         yield Number("  requests a second through Segue's Envoy", "/s", [ours[0] for ours, _ in pairs], at_least=True)
-        yield Number("  CPU of Envoy for one request, Segue's ÷ bare", "×", [a[1] / b[1] for a, b in pairs])
+        dearer = Number("  CPU of Envoy for one request, Segue's ÷ bare", "×", [a[1] / b[1] for a, b in pairs])
+        yield dearer
         yield Number("  CPU of the bare Envoy for one request", "µs", [theirs[1] for _, theirs in pairs])
-        if number.missed:
+        if number.missed or dearer.median > 1 / 0.95:
             last = json.loads((shop.segue.home / "envoy" / "envoy-static.json").read_text())
             yield from _features(Path(folder), last)
 

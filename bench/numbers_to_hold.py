@@ -52,7 +52,9 @@ Written by `make bench` (`bench/numbers_to_hold.py`). Requests lost by deploymen
 {numbers}
 
 Where other work runs on the same cores ("load before"), milliseconds say little; ratios compare what ran in turn.
-A number without a target is printed to explain another one.
+A number without a target is printed to explain another one. The load under which shares are changed is one
+request every two milliseconds: what lasts less than that is seen as 0. Clients, instances and Envoy share the
+cores, so a ratio of throughputs varies more than that of CPU for one request, which says more.
 
 ## Every run
 
