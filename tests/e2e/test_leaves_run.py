@@ -40,9 +40,9 @@ def get(service: Service, path: str = "") -> str:
 
 
 def pid(service: Service) -> int:
-    """The process of the service's only instance."""
-    (version,) = service.status()["versions"].values()
-    (instance,) = version["instances"]
+    """The process of the only instance of the version that serves; the one before may still be leaving."""
+    found = service.status()
+    (instance,) = found["versions"][found["stable"]]["instances"]
     return int(instance["pid"])
 
 

@@ -224,6 +224,7 @@ def a_good_version_follows(shop: Ground, users: Probe, version: str) -> None:
     """What was refused before is no hindrance."""
     seen = users.more(50)
     shop.deploy_good(version)
+    eventually(lambda: set(shop.status()["versions"]) == {version})
     only_serves(shop, version)
     tally = users.more(50).since(seen)
     assert (tally.lost_count, tally.lost) == (0, ())
