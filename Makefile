@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Without its bytecode Python compiles everything anew at each start, and tests start it a thousand times.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check setup tools bench-loss bench crash lock clean
 
 demo: $(READY)  ## real versions of a real application, deployed under load by each strategy

@@ -14,7 +14,7 @@ from mutants import MUTANTS, Mutant
 import segue
 
 SOURCE = Path(segue.__file__).parent
-TESTS = Path(__file__).with_name("test_safety.py")
+TESTS = Path(__file__).with_name("test_promises.py")
 
 
 def run(source: Path) -> subprocess.CompletedProcess[str]:

@@ -170,7 +170,7 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str = "the condi
     """Poll until `condition` holds."""
     try:
         async with asyncio.timeout(seconds):
-            while not await condition():  # noqa: ASYNC110
+            while not await condition():
                 await asyncio.sleep(0.02)
     except TimeoutError:
         pytest.fail(f"{what} did not come true within {seconds} s")
