@@ -55,7 +55,6 @@ class Runner:
     async def run(self) -> None:
         """Carry the rollout out to its end."""
         self._keeper.rollout = self.record.id
-        await self.watch.look()
         watching = asyncio.create_task(self._look_out())
         try:
             if self.record.decided is None:
@@ -113,12 +112,12 @@ class Runner:
     async def _look_out(self) -> None:
         """Count all the time; while a version is on trial, judge as well."""
         while True:
-            await self._clock.sleep(LOOK_EVERY)
             await self.watch.look()
             judgement = self.watch.judgement()
             if judgement.alarm and self.record.decided is None and self.trial is not None:
                 self._alarm = judgement
                 self._keeper.bell.ring()
+            await self._clock.sleep(LOOK_EVERY)
 
     # There
 
@@ -152,7 +151,7 @@ class Runner:
 
     async def _begin(self, number: int, demand: Demand) -> datetime:
         step = self.record.steps[number - 1]
-        if isinstance(step, Shift) and self.record.turned is None:
+        if isinstance(step, Shift) and self.record.turned is None and self.trial is not None:
             await self.watch.shifting()
         with self._journal.transaction():
             self._journal.begin(self.record, number, demand)

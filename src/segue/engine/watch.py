@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from segue.core.release import version_of
 from segue.core.traffic import Sample
 from segue.core.verdict import Judgement
@@ -29,18 +31,20 @@ class Watch:
     ) -> None:
         self.service, self.rollout, self.old, self.new = service, rollout.id, rollout.old, rollout.new
         self._evidence, self._journal, self._clock = evidence, journal, clock
+        self._turn = asyncio.Lock()
         kept = journal.ledger(rollout.id)
         self.ledger = ledgers.decode(kept) if kept else Ledger()
 
     async def look(self) -> None:
         """Count now, and write down what was counted."""
-        try:
-            samples = await self._evidence.sample(self.service)
-            books = await self._evidence.books(self.service)
-        except RouterLost:
-            return
-        self.ledger.look(Counts(samples, books))
-        self._journal.put_ledger(self.rollout, ledgers.encode(self.ledger))
+        async with self._turn:  # counts that are added out of turn would look like a router that began anew
+            try:
+                samples = await self._evidence.sample(self.service)
+                books = await self._evidence.books(self.service)
+            except RouterLost:
+                return
+            self.ledger.look(Counts(samples, books))
+            self._journal.put_ledger(self.rollout, ledgers.encode(self.ledger))
 
     async def shifting(self) -> None:
         """The new version is about to get its first share: what the old one did so far is kept to compare with."""
