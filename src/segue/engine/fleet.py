@@ -281,7 +281,7 @@ class Fleet:
         """What keeps instances of `revision` from being ready."""
         for member in self.of(revision):
             if member.state is not State.READY and member.problem:
-                yield f"{member.id}: {member.problem}"
+                yield member.trouble
 
     async def last_lines(self, revision: Revision, lines: int = 20) -> tuple[str, ...]:
         """The last lines that an instance of `revision` which is not ready has written."""

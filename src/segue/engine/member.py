@@ -52,6 +52,12 @@ class Member:
         """Whether its removal has begun."""
         return self.state in (State.DRAINING, State.STOPPED)
 
+    @property
+    def trouble(self) -> str:
+        """What keeps it from being ready, with its name."""
+        problem = self.problem or "no reason known"
+        return problem if problem.startswith(self.id) else f"{self.id}: {problem}"
+
     def endpoint(self) -> Endpoint | None:
         """The instance as the router is told of it; None while there is nothing to tell."""
         if self.intent is None or self.instance is None:

@@ -100,7 +100,7 @@ class Runner:
         if (new := self.record.new) is None:
             return None
         if broken := self._keeper.fleet.broken(new):
-            return Setback(f"{broken.id}: {broken.problem}", broken.log)
+            return Setback(broken.trouble, broken.log)
         lost = self._keeper.lost(new) if self.record.release else None
         return Setback(lost) if lost else None
 

@@ -145,13 +145,21 @@ class Service:
     async def _deploy(self, order: Order, asker: Asker) -> Answer:
         digest = await self.catalog.digest(order)
         version = self.catalog.new(order, digest)
-        serving = self.record.stable
-        if serving and version_of(serving) == order.version:
-            if order.replicas != self.keeper.demand.count(serving):
-                return self._scale(order.replicas, asker)
-            return Answer(None, f"{version_of(serving)} already serves {self.name}")
+        if (answer := self._already(order, asker)) is not None:
+            return answer
         release = self._release(version, order.replicas, order.strategy)
         return self._roll_out("deploy", order.strategy.name, release, asker, version, order)
+
+    def _already(self, order: Order, asker: Asker) -> Answer | None:
+        """The answer where the version serves as it is ordered; how the next one comes is noted all the same."""
+        record, serving = self.record, self.record.stable
+        if serving is None or version_of(serving) != order.version or order.route != record.route:
+            return None
+        how = HOW.dump_python(order.strategy, mode="json")
+        self._journal.put_service(replace(record, strategy=how, retain=order.retain))
+        if order.replicas != self.keeper.demand.count(serving):
+            return self._scale(order.replicas, asker)
+        return Answer(None, f"{order.version} already serves {self.name}")
 
     async def rollback(self, to: str | None, asker: Asker) -> Answer:
         """Bring the old version back: the running rollout's, the kept one, or one that is retained."""
