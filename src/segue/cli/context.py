@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from segue.cli.client import Absent, Client
+from segue.cli.client import Absent, Broken, Client
 from segue.home import home, socket_path, trusted
 
 TYPE_CHECKING = False
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 MANIFEST = "segue.yaml"
+_TRIES = 3
+"""How often a control plane that is away, or goes away in the middle of the answer, is asked again."""
 
 
 class Context:
@@ -46,13 +48,17 @@ class Context:
         return self._service
 
     def ask(self, method: str, path: str, body: object = None, *, timeout: float = 30, key: str | None = None) -> Any:
-        """The control plane's answer; a control plane is started if none runs. Raises SegueError."""
+        """The control plane's answer; a control plane is started if none runs. Raises SegueError, Broken."""
         self._mistrust()
-        try:
-            return self.client.ask(method, path, body, timeout=timeout, key=key)
-        except Absent:
-            self.start()
-            return self.client.ask(method, path, body, timeout=timeout, key=key)
+        for _ in range(_TRIES):
+            try:
+                return self.client.ask(method, path, body, timeout=timeout, key=key)
+            except Absent:
+                self.start()
+            except Broken:  # with a key it is one request, however often it is asked for
+                if method != "GET" and key is None:
+                    raise
+        return self.client.ask(method, path, body, timeout=timeout, key=key)
 
     def start(self) -> None:
         """Start a control plane in the background. Raises Unreachable."""
