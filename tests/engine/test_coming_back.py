@@ -11,6 +11,7 @@ import pytest
 
 from segue.core.release import Revision, Rolling
 from segue.core.steps import Scale, Shift
+from segue.core.traffic import ServiceTable
 from segue.engine.control import ControlPlane
 from segue.engine.orders import Asker
 from segue.engine.records import Hooks, RolloutRecord
@@ -106,3 +107,14 @@ def test_nothing_is_left_of_a_refused_version_with_a_hook_for_the_way_back(lab: 
 
     assert lab.run(refused).outcome == "rolled_back"
     assert {there.intent.revision for there in lab.world.platform.running} == {V1}
+
+
+def test_the_shield_stands_in_the_first_table_after_a_restart(lab: Lab) -> None:
+    lab.run(half_way)
+
+    async def first_table(plane: ControlPlane) -> ServiceTable:
+        return plane.tables.confirmed["shop"]
+
+    table = lab.run(first_table)
+    assert table.trial == V2
+    assert {backend.revision for backend in table.backends} == {V1, V2}

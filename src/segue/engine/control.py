@@ -176,6 +176,9 @@ class ControlPlane:
                 if record.intent.nonce in found
             )
         )
+        running = self.journal.unfinished(service.name)
+        if running is not None and running.decided is None:  # its shield stands already in the first table
+            keeper.trial = running.trial
         keeper.resume(service.record.demand, self._before(service))
         return [record for record in records if record.intent.nonce not in found]
 
@@ -197,7 +200,7 @@ class ControlPlane:
             "note", service=service.name, rollout=running.id, text="the control plane was restarted and goes on"
         )
         runner = service.carry_out(running)
-        lost = [r for r in dead if r.checked and not r.stopping and r.intent.revision == runner.trial]
+        lost = [r for r in dead if r.checked and not r.stopping and r.intent.revision == runner.record.trial]
         if restarted and running.release and running.release.old:
             runner.turn(Setback("the machine restarted"))
         elif lost:

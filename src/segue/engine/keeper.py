@@ -76,6 +76,7 @@ class Keeper:
         """Go on after a restart: `before` is what was true when `demand` was begun."""
         self.demand = demand
         self._shares = demand.shares if self._covered(demand) else before.shares
+        self._last_there = dict.fromkeys({*demand.sizes, *before.sizes}, self._clock.monotonic())
 
     # Making it true
 

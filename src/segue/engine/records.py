@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from segue.core.demand import Demand
-from segue.core.release import Release, Revision
+from segue.core.release import Release, Return, Revision
 from segue.core.steps import Plan, Step
 from segue.core.traffic import Route
 from segue.core.version import Version
@@ -115,6 +115,13 @@ class RolloutRecord:
     reason: str | None = None
     exit: int | None = None
     log: tuple[str, ...] = ()
+
+    @property
+    def trial(self) -> Revision | None:
+        """The version that is being tried out; one that has served before, and a first one, are not."""
+        release = self.release
+        tried = release is not None and release.old is not None and not isinstance(release.strategy, Return)
+        return self.new if tried else None
 
     @property
     def way(self) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from segue.core import demand as demands
 from segue.core import strategies, verdict
 from segue.core.demand import Demand
-from segue.core.release import NOTHING, Return, Revision, version_of
+from segue.core.release import NOTHING, Return, version_of
 from segue.core.steps import Plan, Run, Shift, decision
 from segue.core.verdict import Basis, Judgement
 from segue.engine.clock import Clock
@@ -70,7 +70,7 @@ class Runner:
         self._end()
 
     async def _decide(self) -> None:
-        self._keeper.trial = self.trial
+        self._keeper.trial = self.record.trial
         if self.record.turned is None:
             try:
                 await self._go_there()
@@ -79,13 +79,6 @@ class Runner:
                 if self.record.turned is None:  # nothing had begun yet: there is no step to end
                     self._turn_back(setback)
         await self._go_back()
-
-    @property
-    def trial(self) -> Revision | None:
-        """The version that is being tried out; one that has served before, and a first one, are not."""
-        release = self.record.release
-        tried = release is not None and release.old is not None and not isinstance(release.strategy, Return)
-        return self.record.new if tried else None
 
     def _against(self) -> Setback | None:
         """What speaks against going on, if anything does; on a way back nothing does."""
@@ -114,7 +107,7 @@ class Runner:
         while True:
             await self.watch.look()
             judgement = self.watch.judgement()
-            if judgement.alarm and self.record.decided is None and self.trial is not None:
+            if judgement.alarm and self.record.decided is None and self.record.trial is not None:
                 self._alarm = judgement
                 self._keeper.bell.ring()
             await self._clock.sleep(LOOK_EVERY)
@@ -151,7 +144,7 @@ class Runner:
 
     async def _begin(self, number: int, demand: Demand) -> datetime:
         step = self.record.steps[number - 1]
-        if isinstance(step, Shift) and self.record.turned is None and self.trial is not None:
+        if isinstance(step, Shift) and self.record.turned is None and self.record.trial is not None:
             await self.watch.shifting()
         with self._journal.transaction():
             self._journal.begin(self.record, number, demand)
