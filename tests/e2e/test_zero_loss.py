@@ -148,7 +148,7 @@ def test_without_draining_an_application_that_drops_what_it_does_or_is_killed_lo
 ) -> None:
     shop.write(env={**CARELESS, "APP_ON_TERM": on_term}, stop=stop, strategy=QUICK["rolling"])
     shop.deploy("v1")
-    probe = load(shop.url)
+    probe = load(shop.url, "--method", "POST", "--body", "x")  # a GET that was dropped would be repeated
     probe.more(100)
     shop.deploy("v2")
     probe.more(100)
@@ -158,7 +158,7 @@ def test_without_draining_an_application_that_drops_what_it_does_or_is_killed_lo
 def test_with_draining_the_same_application_loses_nothing(shop: Shop, load: Load) -> None:
     shop.write(env=CARELESS, strategy=QUICK["rolling"])
     shop.deploy("v1")
-    probe = load(shop.url)
+    probe = load(shop.url, "--method", "POST", "--body", "x")  # a GET that was dropped would be repeated
     probe.more(100)
     shop.deploy("v2")
     probe.more(100)

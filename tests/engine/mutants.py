@@ -62,16 +62,11 @@ MUTANTS = (
     Mutant(
         "the router is told of the services before their instances have been found",
         "engine/control.py",
-        "        await asyncio.gather(*(self._find(service) for service in self.services.values()))\n"
-        "        tables = {name: table for name, found in self.services.items() if (table := found.keeper.table())}\n"
-        "        await self.world.router.start()\n"
-        "        await self._tell_router(tables)\n",
-        "        await self.world.router.start()\n"
+        "        dead = await asyncio.gather(*(self._find(service) for service in self.services.values()))\n",
         "        for found in self.services.values():\n"
         "            found.keeper.resume(found.record.demand, found.record.demand)\n"
-        "        tables = {name: table for name, found in self.services.items() if (table := found.keeper.table())}\n"
-        "        await self._tell_router(tables)\n"
-        "        await asyncio.gather(*(self._find(service) for service in self.services.values()))\n",
+        "        await self._tell_router({n: t for n, s in self.services.items() if (t := s.keeper.table())})\n"
+        "        dead = await asyncio.gather(*(self._find(service) for service in self.services.values()))\n",
     ),
     Mutant(
         "what runs is not adopted but started again",

@@ -9,8 +9,9 @@ The rule. With fewer than `minimum` attempts on the new version there is no alar
 Otherwise it is compared with the first of these references that has enough attempts:
 
   beside   the old version at the same time, if it had a tenth of all attempts; margins ×1.1 + 0.02 points
-  before   the old version before it lost its traffic; wide margins ×2 + 1 point, for times differ
-  bound    5 % of the attempts
+  before   the old version before it lost its traffic, if it had a tenth as many attempts as the new one has;
+           wide margins ×2 + 1 point, for times differ
+  bound    5 % of the attempts, or more if the old version failed more of the few that it had
 
 There is an alarm if both of these are at most `level`: the chance of so many failures at a rate of
 ratio × the reference's + errors, and the chance that of all failures so many fall on the new version, given
@@ -148,7 +149,10 @@ def _reference(new: Sample, old: Sample | None, before: Sample | None, minimum: 
     if old and old.attempts >= minimum and old.attempts * FAIR_PART >= old.attempts + new.attempts:
         return _Reference("beside", margins, old)
     if before and before.attempts >= minimum:
-        return _Reference("before", WIDE, before)
+        if before.attempts * FAIR_PART >= new.attempts:
+            return _Reference("before", WIDE, before)
+        # so few tell what is usual, but by themselves they would excuse anything
+        return _Reference("bound", Margins(ratio=0, errors=max(BOUND, WIDE.ratio * _rate(before) + WIDE.errors)))
     return _Reference("bound", Margins(ratio=0, errors=BOUND))
 
 
@@ -174,7 +178,8 @@ def _too_few(new: Sample, name: str) -> Judgement:
 def _sentence(new: Sample, reference: _Reference, new_name: str, old_name: str) -> str:
     sentence = f"{_tried(new, new_name)} ({_percent(_rate(new))})"
     if reference.sample is None:
-        return f"{sentence}; up to {_percent(BOUND)} are allowed where there is nothing to compare with"
+        allowed = _percent(reference.margins.errors)
+        return f"{sentence}; up to {allowed} are allowed where there is little to compare with"
     numbers = f"{_count(reference.sample.failures)} of {_count(reference.sample.attempts)}"
     when = " before it" if reference.kind == "before" else ""
     return f"{sentence}, {numbers} on {old_name}{when} ({_percent(_rate(reference.sample))})"

@@ -28,7 +28,7 @@ import psutil
 
 from segue.cli.client import Absent, Broken, Client
 from segue.core.demand import Demand
-from segue.core.steps import Plan, Scale, Step
+from segue.core.steps import Plan, Scale, Step, decision
 from segue.engine import rows
 from segue.engine.records import RolloutRecord
 from segue.errors import SegueError
@@ -93,7 +93,10 @@ class Point(NamedTuple):
                 return "turned" if moment is Moment.BETWEEN else "back 1 began"
             case "tidy up", moment:
                 return "ended" if moment is Moment.AFTER else "decided"
-        number = random.choice([n for n, kind in enumerate(kinds(rollout, self.way), 1) if kind == self.what])
+        numbers = [n for n, kind in enumerate(kinds(rollout, self.way), 1) if kind == self.what]
+        if not numbers:  # it was turned back where the way back has no such step
+            return "turned"
+        number = random.choice(numbers)
         if self.moment is Moment.BEFORE:
             return (
                 f"{self.way} {number - 1} ended" if number > 1 else {"there": "accepted", "back": "turned"}[self.way]
@@ -103,9 +106,10 @@ class Point(NamedTuple):
 
 def kinds(rollout: RolloutRecord, way: str) -> list[str]:
     """What the steps of one of the rollout's plans are: ``run``, ``scale up``, ``shift`` …"""
-    plan, demand = (rollout.plan, rollout.start) if way == "there" else (rollout.back, rollout.turned_at)
-    assert demand is not None
-    return list(_kinds(plan, demand))
+    if way == "there":  # what follows the decision is demanded with it, and begins as no step
+        return list(_kinds(rollout.plan[: decision(rollout.plan)], rollout.start))
+    assert rollout.turned_at is not None
+    return list(_kinds(rollout.back, rollout.turned_at))
 
 
 def _kinds(plan: Plan, demand: Demand) -> Iterator[str]:
