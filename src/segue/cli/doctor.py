@@ -18,12 +18,12 @@ from segue.cli.client import Absent, Broken
 from segue.cli.context import Context
 from segue.cli.findings import Finding
 from segue.cli.text import count
+from segue.engine.lock import NETWORK_FILE_SYSTEMS, file_system
 from segue.errors import SegueError
 from segue.home import trusted
 
 _FILES = 4096
 _ROOM = 512 << 20
-_NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph", "glusterfs")
 
 
 def doctor(context: Context) -> int:
@@ -84,25 +84,10 @@ def _writable(home: Path) -> Finding:
 
 def _file_system(home: Path) -> Finding:
     kind = file_system(home)
-    if kind in _NETWORK_FILE_SYSTEMS:
+    if kind in NETWORK_FILE_SYSTEMS:
         what = f"{home} is on a network file system ({kind}), where locks cannot be relied on"
         return Finding("the file system", False, what, "let SEGUE_HOME name a folder on a local disk")
     return Finding("the file system", detail=kind or "not known here")
-
-
-def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:
-    """The kind of file system that `path` is or will be on; None where the system does not tell."""
-    try:
-        entries = [line.split() for line in mounts.read_text().splitlines()]
-    except OSError:
-        return None
-    whole = path.resolve()
-    best = ("", "")
-    for _, point, kind, *_ in entries:
-        point = point.replace("\\040", " ")
-        if whole.is_relative_to(point) and len(point) >= len(best[0]):
-            best = (point, kind)
-    return best[1] or None
 
 
 def _room(home: Path) -> Finding:
