@@ -133,7 +133,7 @@ async def test_a_log_is_rotated_while_it_is_written(tmp_path: Path) -> None:
         await logs.rotate()
     (tmp_path / "enough").touch()
     for number in (3, 2, 1):
-        lines = (tmp_path / f"a.log.{number}").read_text().splitlines()
+        _, *lines, _ = (tmp_path / f"a.log.{number}").read_text().splitlines()  # a cut may go through a line
         numbers = [int(line.split()[0]) for line in lines]
         assert len(lines) > 1000
         assert all(len(line) == 100 for line in lines)
