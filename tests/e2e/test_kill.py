@@ -54,8 +54,6 @@ def test_a_rollout_ends_the_same_though_the_control_plane_is_killed(seed: int, s
     assert stage.answering() != plane
 
 
-# Not in `make test` yet, for it finds a defect: see "Known problems" in CHANGELOG.md.
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1))
 def test_a_version_that_is_refused_is_refused_though_the_control_plane_is_killed(seed: int, stage: Stage) -> None:
     whole = stage.refused()

@@ -76,14 +76,22 @@ def test_what_an_instance_dropped_is_repeated_for_safe_methods_only_and_not_with
     assert repeated == ({"shop:v1.1:read"} if shield else set())
 
 
-def test_a_cluster_stays_as_it_is_whatever_the_shares_and_the_trial_are() -> None:
+def test_clusters_stay_as_they_are_whatever_the_shares_and_the_trial_are() -> None:
     one = documents(service(LISTEN, version(V1, 1), version(V2, 0), trial=V2)).clusters
     two = documents(
         service(LISTEN, version(V1, Fraction(1, 3)), version(V2, Fraction(2, 3), state=Traffic.DRAINING))
     ).clusters
     assert one == two
-    three = documents(service(LISTEN, version(V1, 1), version(V2, 0), version(V3, 0))).clusters
-    assert all(three[name] == one[name] for name in set(one) & set(three))
+
+
+def test_when_a_version_comes_the_others_keep_their_clusters_and_the_names_that_their_routes_lead_to() -> None:
+    two = documents(service(LISTEN, version(V1, 1), version(V2, 0)))
+    three = documents(service(LISTEN, version(V1, 1), version(V2, 0), version(V3, 0)))
+    assert set(two.clusters) < set(three.clusters)
+    assert [route["route"]["cluster"] for route in two.routes] == [
+        route["route"]["cluster"] for route in three.routes
+    ]
+    assert all(three.clusters[f"shop@{revision}"] == two.clusters[f"shop@{revision}"] for revision in (V1, V2))
 
 
 @given(*[st.text("abc.:-_@~", min_size=1)] * 2, st.sampled_from(["safe", "other", "read", "all"]))
@@ -120,6 +128,7 @@ def test_only_what_changed_is_built_again() -> None:
     same = {(kind, name): after[kind][name] is packed for kind in Kind for name, packed in before[kind].items()}
     assert [key for key, is_same in same.items() if not is_same] == [
         (Kind.CLUSTER, "two@v1.1"),
+        (Kind.CLUSTER, "two~v1.1"),
         (Kind.ENDPOINTS, "two@v1.1"),
         (Kind.ROUTES, LISTEN),
     ]

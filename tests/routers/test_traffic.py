@@ -72,6 +72,22 @@ async def test_no_request_is_lost_when_versions_come_and_go(router: EnvoyRouter,
     assert load.errors == 0, load.text
 
 
+async def test_what_the_shield_repeats_is_answered_while_other_versions_come_and_go(
+    router: EnvoyRouter, world: World, listen: str
+) -> None:
+    old, new = await world.backend("old"), await world.backend("new")
+    await new.mode("500")
+    sides = version(V1, HALF, old), version(V2, HALF, new)
+    tables = [table(service(listen, *sides, *others, trial=V2)) for others in ((), (version(V3, 0),))]
+    await router.apply(tables[0])
+    async with Wrk(listen) as wrk:
+        await until(lambda: more_than(new.seen, 100), "the load")
+        for each in islice(cycle(tables), 60):
+            await router.apply(each)
+        load = await wrk.stop()
+    assert load.errors == 0, load.text
+
+
 async def test_after_the_barrier_no_request_comes_to_a_version_without_a_share(
     router: EnvoyRouter, world: World, listen: str
 ) -> None:

@@ -1,7 +1,9 @@
 """A service's routing table as Envoy's documents: pure, dictionaries in the JSON form of Envoy's messages.
 
 Rules of this file:
-* A cluster never changes once it has its name: what could differ is part of the name, so nothing is warmed twice.
+* A version's own cluster never changes, so nothing is warmed twice. Its routes lead to another one, which falls
+  through to the other versions and is changed in place when they change: a request that is repeated looks its
+  cluster up again by name, and is answered 503 where that has gone meanwhile.
 * The split is decided in the routes' match. All routes of a request are compared with one random number, so
   the limits are cumulative, and safe and other methods share one split.
 * A retry policy belongs to a route and a route to one version: the others' failures are never replayed.
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from segue.core.release import NOTHING, Revision
+from segue.core.release import NOTHING
 from segue.core.traffic import Backend, Endpoint, Route, ServiceTable, Traffic
 from segue.routers.envoy.http import TYPE, stream_limits
 
@@ -84,8 +86,7 @@ def documents(table: ServiceTable) -> ServiceDocuments:
         name = cluster_name(table.service, backend.revision)
         clusters[name] = _cluster(name)
         endpoints[name] = _endpoints(name, backend.endpoints)
-        if len(table.backends) > 1:
-            clusters[_target(table, backend)] = _fall_through(table, backend)
+        clusters[_target(table, backend)] = _fall_through(table, backend)
     return ServiceDocuments(clusters, endpoints, list(_routes(table)))
 
 
@@ -120,7 +121,8 @@ def _cluster(name: str) -> Document:
 
 def _fall_through(table: ServiceTable, backend: Backend) -> Document:
     """A version first, then the others: without a ready instance it is given nothing, also without us."""
-    members = [cluster_name(table.service, revision) for revision in _in_order(table, backend)]
+    order = [backend, *(other for other in table.backends if other is not backend)]
+    members = [cluster_name(table.service, version.revision) for version in order]
     return {
         "name": _target(table, backend),
         "connect_timeout": "1s",
@@ -139,11 +141,7 @@ def _fall_through(table: ServiceTable, backend: Backend) -> Document:
 
 def _target(table: ServiceTable, backend: Backend) -> str:
     """The cluster that a version's routes lead to."""
-    return cluster_name(table.service, "~".join(_in_order(table, backend)))
-
-
-def _in_order(table: ServiceTable, first: Backend) -> list[Revision]:
-    return [first.revision, *(b.revision for b in table.backends if b.revision != first.revision)]
+    return f"{table.service}~{backend.revision}"
 
 
 def _endpoints(name: str, endpoints: Sequence[Endpoint]) -> Document:
