@@ -5,7 +5,7 @@ Every adapter, and its fake in `segue.testing`, passes the contract suite of its
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -160,6 +160,37 @@ class Evidence(Protocol):
         """Attempts on each version. Counts go back to zero when the router restarts. Raises RouterLost."""
         ...
 
+    async def instances(self, service: str) -> Mapping[InstanceId, Sample]:
+        """Attempts on each instance, which name a bad one among good ones. Raises RouterLost.
+
+        They may be without `latency_us`, and of instances that are not there any more as well.
+        """
+        ...
+
     async def books(self, service: str) -> Books:
         """The account of the service's requests. Raises RouterLost."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """How many lines of one instance matched since it was attended to, and the last one that did."""
+
+    count: int = 0
+    last: str = ""
+
+
+class Lines(Protocol):
+    """Counts the lines that instances write and that speak against them."""
+
+    def attend(self, instances: Iterable[InstanceId]) -> None:
+        """Read what these write from now on, and nothing any more of others; what was counted stays."""
+        ...
+
+    def matches(self) -> Mapping[InstanceId, Matches]:
+        """What was counted of each instance so far."""
+        ...
+
+    async def close(self) -> None:
+        """Read nothing any more."""
         ...

@@ -7,6 +7,7 @@ from pathlib import Path
 from segue.engine.clock import SystemClock
 from segue.engine.control import ControlPlane, World
 from segue.evidence.envoy import EnvoyEvidence
+from segue.evidence.logs import LogLines
 from segue.platforms.hooks import run_command
 from segue.platforms.identity import boot_id
 from segue.platforms.process import ProcessPlatform
@@ -15,12 +16,13 @@ from segue.routers.envoy.router import EnvoyRouter
 
 def control_plane(home: Path) -> ControlPlane:
     """The control plane of `home`: processes on this machine behind one Envoy. Nothing is started yet."""
-    router = EnvoyRouter(home / "envoy")
+    platform, router = ProcessPlatform(home / "platform"), EnvoyRouter(home / "envoy")
     world = World(
-        platform=ProcessPlatform(home / "platform"),
+        platform=platform,
         router=router,
         evidence=EnvoyEvidence(router),
         commands=run_command,
+        lines=lambda patterns: LogLines(platform, patterns),
         clock=SystemClock(),
         boot=boot_id(),
     )

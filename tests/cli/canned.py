@@ -56,6 +56,13 @@ class Failure:
 
 
 @dataclass
+class Late:
+    """A document that is answered with once the plane is released."""
+
+    document: Any
+
+
+@dataclass
 class Silence:
     """No answer: the connection is ended."""
 
@@ -110,6 +117,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._end()
             case Failure(status=status, error=error):
                 self._document(status, {"error": error})
+            case Late(document=document):
+                self.server.plane.released.wait(30)
+                self._document(202, document)
             case Silence() if answer.times:
                 answer.times -= 1
                 self.close_connection = True

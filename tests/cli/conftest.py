@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,6 +45,7 @@ class Said:
 
 
 Segue = Callable[..., Said]
+Process = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
@@ -90,7 +95,7 @@ def segue(home: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> Segue
 
 
 @pytest.fixture
-def process(home: Path, folder: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def process(home: Path, folder: Path) -> Iterator[Process]:
     """The command line as a process of its own; it is killed if the test leaves it."""
     started = []
 
@@ -120,6 +125,28 @@ def deploys(plane: Plane, events: list[dict[str, Any]], **how: Any) -> None:
     """Let deploys of shop go as `events` tell."""
     plane.on("POST", "/v1/services/shop/rollouts", (202, {"rollout": "r1"}))
     plane.on("GET", "/v1/rollouts/r1/events", Stream(events, **how))
+
+
+def holds(plane: Plane, hold: str | None) -> None:
+    """Let the status of shop say what a person is asked about r1."""
+    plane.on("GET", "/v1/services/shop", {"service": "shop", "rollout": {"id": "r1", "hold": hold}})
+
+
+def screen(process: Process, *arguments: str, **environment: str) -> tuple[str, int]:
+    """What the command writes to a terminal of 100 columns, and the status it ends with."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    environ = {**os.environ, "TERM": "xterm-256color", **environment}
+    running = process(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=environ)
+    os.close(theirs)
+    written = bytearray()
+    try:
+        while more := os.read(ours, 65536):
+            written += more
+    except OSError:  # Linux says EIO at the end
+        pass
+    os.close(ours)
+    return written.decode(), running.wait(20)
 
 
 def is_root() -> bool:

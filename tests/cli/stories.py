@@ -82,10 +82,20 @@ def refused() -> Story:
     return story.tell("finished", outcome="failed", basis="health", reason=why, exit=1, seconds=1.9, log=log)
 
 
+HOLD = "approve the switch to v2.1"
+
+
 def held() -> Story:
     """A deploy that asks a person."""
     story = Story().accepted().step(1, PLAN[0])
-    return story.tell("began", step=2, of=len(PLAN), text="hold: is the colour right?", demand={})
+    story.tell("began", step=2, of=len(PLAN), text=f"hold: {HOLD}", demand={})
+    return story.tell("holding", step=2, text=HOLD, until="2025-03-02T12:00:00+00:00")
+
+
+def approved() -> Story:
+    """A deploy that asked a person, who let it go on."""
+    story = held().tell("went_on", text="ann promoted it")
+    return story.tell("finished", outcome="promoted", basis="health", reason="asked", exit=0, seconds=9.0, log=[])
 
 
 def status() -> dict[str, Any]:

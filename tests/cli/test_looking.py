@@ -156,7 +156,6 @@ def report(**more: Any) -> dict[str, Any]:
         judgements=[{"verdict": "fail", "basis": "evidence", "reason": EVIL}],
         notes=[EVIL],
         log=[EVIL],
-        provisional=True,
     ) | {"reason": EVIL, **more}
 
 

@@ -68,6 +68,11 @@ def test_check_accepts_what_can_be_deployed_and_changes_nothing(segue: Segue, fo
         ("command: python3, env_file: nowhere.env", "", "✗ the environment:"),
         ("command: python3, env: {A: !env NOT_SET_ANYWHERE}", "", "`NOT_SET_ANYWHERE` is not set"),
         ("command: python3", "hooks: {before: ./expand.sh}", "✗ the before hook: ./expand.sh is not in"),
+        (
+            "command: python3",
+            "hooks: {after: ./contract.sh}\nstrategy: blue_green",
+            "✗ the after hook: ./contract.sh is not in",
+        ),
         ("command: python3", "smoke: [{command: './smoke.sh {url}'}]", "✗ the smoke test: ./smoke.sh is not in"),
         ("command: python3", "health: {path: nope}", "✗ the manifest:"),
         ("command: python3", "route: {listen: '192.0.2.1:80'}", "✗ the manifest:"),
@@ -107,6 +112,22 @@ def test_check_knows_a_port_that_this_segue_serves(segue: Segue, folder: Path, p
         )
         plane.on("GET", "/v1/services", {"schema": 1, "services": [{"service": "shop", "route": {"listen": listen}}]})
         assert segue("check").status == 0
+
+
+def test_check_looks_at_the_address_of_a_preview(segue: Segue, folder: Path, plane: Plane) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        preview = f"strategy: {{blue_green: {{preview: '{listen}'}}}}"
+        manifest(folder, "command: python3", preview)
+        said = segue("check")
+        assert said.status == 2
+        assert f"✗ the preview's address {listen}: address already in use" in said.out
+        busy = {"service": "shop", "route": {"listen": "127.0.0.1:1"}, "rollout": {"id": "r1"}}
+        plane.on("GET", "/v1/services", {"schema": 1, "services": [busy]})
+        assert segue("check").status == 0
+    assert f"✓ the preview's address {listen}: it is free" in segue("check").out
 
 
 def test_a_build_may_make_what_is_not_there_yet(segue: Segue, folder: Path) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,8 @@ from segue.cli import follow
 
 from . import stories
 from .canned import Failure, Plane, Silence, Stream
-from .conftest import Segue, deploys, until
+from .conftest import Process, Segue, deploys, screen, until
 
-Process = Callable[..., subprocess.Popen[str]]
 DECIDED = {"outcome": "promoted", "basis": "person", "reason": "asked", "exit": 0, "seconds": 0.008}
 
 
@@ -82,11 +79,11 @@ def test_a_deploy_exits_as_the_rollout_ended(status: int, segue: Segue, plane: P
     assert segue("deploy").status == status
 
 
-@pytest.mark.parametrize("told", [stories.promoted, stories.refused, stories.held])
+@pytest.mark.parametrize("told", [stories.promoted, stories.refused])
 def test_with_json_standard_output_is_events_and_the_last_one_is_finished(
     told: Callable[[], stories.Story], segue: Segue, plane: Plane, shop: Path
 ) -> None:
-    deploys(plane, told().events, ends=told is not stories.held)
+    deploys(plane, told().events)
     said = segue("deploy", "--json")
     last = events_of(said.out)[-1]
     assert last["event"] == "finished"
@@ -160,13 +157,6 @@ def test_a_wait_that_is_over_leaves_the_rollout_alone(segue: Segue, plane: Plane
     plane.released.set()
 
 
-def test_without_a_terminal_a_hold_returns_6(segue: Segue, plane: Plane, shop: Path) -> None:
-    deploys(plane, stories.held().events, ends=False)
-    said = segue("deploy")
-    assert said.status == 6
-    assert "Held: is the colour right?" in said.out
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_who_interrupts_is_told_that_the_rollout_goes_on(
     number: signal.Signals, process: Process, plane: Plane, shop: Path
@@ -180,6 +170,7 @@ def test_who_interrupts_is_told_that_the_rollout_goes_on(
     _, err = running.communicate(timeout=20)
     assert running.returncode == 130
     assert err == "Detached (interrupted): the rollout goes on. Next: segue wait r1\n"
+    assert plane.asked("POST", "/v1/rollouts/r1/rollback") == []
 
 
 def test_a_closed_pipe_ends_without_a_traceback(process: Process, plane: Plane, shop: Path) -> None:
@@ -337,27 +328,6 @@ def test_wait_takes_the_latest_rollout_and_exits_as_it_did(segue: Segue, plane: 
     assert (said.status, said.out) == (0, "shop has had no rollout yet: there is nothing to wait for.\n")
 
 
-def screen(process: Process, *arguments: str, **environment: str) -> tuple[str, int]:
-    """What the command writes to a terminal of 100 columns, and the status it ends with."""
-    import fcntl
-    import struct
-    import termios
-
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-    environ = {**os.environ, "TERM": "xterm-256color", **environment}
-    running = process(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=environ)
-    os.close(theirs)
-    written = bytearray()
-    try:
-        while more := os.read(ours, 65536):
-            written += more
-    except OSError:  # Linux says EIO at the end
-        pass
-    os.close(ours)
-    return written.decode(), running.wait(20)
-
-
 def test_on_a_terminal_a_block_is_redrawn_and_the_summary_stays(process: Process, plane: Plane, shop: Path) -> None:
     deploys(plane, stories.promoted().events)
     shown, status = screen(process, "deploy")
@@ -376,18 +346,3 @@ def test_with_no_color_a_terminal_gets_plain_lines(process: Process, plane: Plan
     assert status == 0
     assert "\x1b" not in shown
     assert "[ 1/10] ✓ v2.1: 1 instance" in shown
-
-
-def test_on_a_terminal_a_hold_is_stayed_with_unless_told_otherwise(
-    process: Process, plane: Plane, shop: Path
-) -> None:
-    held = stories.held()
-    deploys(plane, held.events, ends=False)
-    shown, status = screen(process, "deploy", "--no-wait")
-    assert status == 6
-    assert "is the colour right?" in shown
-    end = stories.promoted().events[-1] | {"seq": len(held.events) + 1}
-    deploys(plane, [*held.events, end])
-    shown, status = screen(process, "deploy")
-    assert status == 0
-    assert "hold: is the colour right?" in shown

@@ -18,22 +18,25 @@ from segue.evidence.envoy import EnvoyEvidence
 from segue.ports import Evidence
 from segue.routers.envoy.router import EnvoyRouter
 from segue.testing.clock import VirtualClock
-from segue.testing.contracts.evidence import NEW, OLD, EvidenceContract, Stand
+from segue.testing.contracts.evidence import NEW, OLD, EvidenceContract, Stand, instance
 from segue.testing.fakes import World
 
 T = TypeVar("T")
 
 
-def table(shares: Mapping[Revision, Fraction], trial: Revision | None, listen: str, **ports: int) -> RoutingTable:
-    backends = tuple(
-        Backend(revision, Fraction(share), (_endpoint(revision, ports.get(revision, 1)),))
-        for revision, share in shares.items()
-    )
-    return RoutingTable({"shop": ServiceTable("shop", Route(listen=listen), backends, trial)})
-
-
-def _endpoint(revision: Revision, port: int) -> Endpoint:
-    return Endpoint(InstanceId(f"shop-{revision}-1"), f"127.0.0.1:{port}", Traffic.READY)
+def table(
+    shares: Mapping[Revision, Fraction],
+    trial: Revision | None,
+    listen: str,
+    instances: int = 1,
+    ports: Mapping[InstanceId, int] | None = None,
+) -> RoutingTable:
+    backends = []
+    for revision, share in shares.items():
+        names = [instance(revision, number) for number in range(1, instances + 1)]
+        ends = (Endpoint(name, f"127.0.0.1:{(ports or {}).get(name, 1)}", Traffic.READY) for name in names)
+        backends.append(Backend(revision, Fraction(share), tuple(ends)))
+    return RoutingTable({"shop": ServiceTable("shop", Route(listen=listen), tuple(backends), trial)})
 
 
 class Fakes(Stand):
@@ -48,11 +51,13 @@ class Fakes(Stand):
     def evidence(self) -> Evidence:
         return self._world.evidence
 
-    async def route(self, shares: Mapping[Revision, Fraction], *, trial: Revision | None = None) -> None:
-        await self._world.router.apply(table(shares, trial, "127.0.0.1:8080"))
+    async def route(
+        self, shares: Mapping[Revision, Fraction], *, trial: Revision | None = None, instances: int = 1
+    ) -> None:
+        await self._world.router.apply(table(shares, trial, "127.0.0.1:8080", instances))
 
-    async def fail(self, *revisions: Revision) -> None:
-        self._failing = dict.fromkeys(revisions, 1.0)
+    async def fail(self, *names: Revision | InstanceId) -> None:
+        self._failing = dict.fromkeys(names, 1.0)
 
     async def request(self, count: int) -> None:
         self._world.evidence.flow("shop", rate=count, failing=self._failing)
@@ -64,23 +69,25 @@ class Fakes(Stand):
 
 
 class Envoy(Stand):
-    """A real Envoy before two small servers in this process."""
+    """A real Envoy before small servers in this process."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._failing: set[Revision] = set()
-        self._ports: dict[str, int] = {}
+        self._failing: set[str] = set()
+        self._ports: dict[InstanceId, int] = {}
 
     @property
     def evidence(self) -> Evidence:
         return EnvoyEvidence(self._router)
 
-    async def route(self, shares: Mapping[Revision, Fraction], *, trial: Revision | None = None) -> None:
-        await self._router.apply(table(shares, trial, self._listen, **self._ports))
+    async def route(
+        self, shares: Mapping[Revision, Fraction], *, trial: Revision | None = None, instances: int = 1
+    ) -> None:
+        await self._router.apply(table(shares, trial, self._listen, instances, self._ports))
         await self._router.settled()
 
-    async def fail(self, *revisions: Revision) -> None:
-        self._failing = set(revisions)
+    async def fail(self, *names: Revision | InstanceId) -> None:
+        self._failing = set(names)
 
     async def request(self, count: int) -> None:
         async with httpx.AsyncClient(base_url=f"http://{self._listen}", timeout=20) as client:
@@ -91,7 +98,7 @@ class Envoy(Stand):
         return asyncio.run(self._around(story))
 
     async def _around(self, story: Coroutine[Any, Any, T]) -> T:
-        servers = [await self._serve(revision) for revision in (OLD, NEW)]
+        servers = [await self._serve(revision, number) for revision in (OLD, NEW) for number in (1, 2)]
         self._listen = f"127.0.0.1:{_free_port()}"
         self._router = EnvoyRouter(self._folder, concurrency=2, drain=2)
         await self._router.start()
@@ -102,15 +109,17 @@ class Envoy(Stand):
             for server in servers:
                 server.close()
 
-    async def _serve(self, revision: Revision) -> asyncio.Server:
+    async def _serve(self, revision: Revision, number: int) -> asyncio.Server:
+        names: set[str] = {revision, instance(revision, number)}
+
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             while await _head(reader):
-                status = b"500 Broken" if revision in self._failing else b"200 OK"
+                status = b"500 Broken" if names & self._failing else b"200 OK"
                 writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 2\r\n\r\nok")
             writer.close()
 
         server = await asyncio.start_server(connected, "127.0.0.1", 0)
-        self._ports[revision] = server.sockets[0].getsockname()[1]
+        self._ports[instance(revision, number)] = server.sockets[0].getsockname()[1]
         return server
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from segue.core.release import Revision
-from segue.core.traffic import Backend, Endpoint, InstanceId, Route, RoutingTable, ServiceTable, Traffic
+from segue.core.traffic import Backend, Endpoint, InstanceId, Preview, Route, RoutingTable, ServiceTable, Traffic
 from segue.errors import Refused, RouterLost, RouterRefused, StartFailed
 from segue.ports import Commands, Ended, Evidence, Instance, Platform, Router
 from segue.testing.calls import Apply, Began, Confirmed, Exited, Seen, Settled, Start, Stop
@@ -351,6 +352,16 @@ async def test_a_refused_table_leaves_the_one_before_in_force(world: World) -> N
     world.router.accept("shop")
     await world.router.apply(table({V2: 1}))
     assert world.router.shares("shop") == {V2: 1}
+
+
+async def test_a_preview_where_somebody_else_listens_is_refused(world: World) -> None:
+    before = table({V1: 1})
+    await world.router.apply(before)
+    world.router.taken.add("127.0.0.1:8081")
+    shown = replace(before.services["shop"], preview=Preview("127.0.0.1:8081", V1))
+    with pytest.raises(RouterRefused, match="8081"):
+        await world.router.apply(RoutingTable({"shop": shown}))
+    assert world.router.table == before
 
 
 async def test_a_table_that_has_not_changed_is_not_refused_for_its_service(world: World) -> None:

@@ -13,7 +13,7 @@ from itertools import product
 
 from segue.core import strategies
 from segue.core.demand import Demand
-from segue.core.release import BlueGreen, InPlace, Release, Return, Revision, Rolling, Side
+from segue.core.release import BlueGreen, Canary, How, InPlace, Release, Return, Revision, Rolling, Side
 from segue.core.steps import Scale, Shift, Step
 
 V1, V2 = Revision("v1.1"), Revision("v2.1")
@@ -33,7 +33,7 @@ class Moment:
         return Demand(self.counts, self.shares, sizes, 1 - strength(r))
 
 
-def release(strategy: Rolling | InPlace | BlueGreen | Return, new: int, old: int | None, **options: bool) -> Release:
+def release(strategy: How | Return, new: int, old: int | None, **options: bool) -> Release:
     """A release from `old` instances of v1 (None: a first launch) to `new` ones of v2."""
     return Release(Side(V2, new), None if old is None else Side(V1, old), strategy, **options)
 
@@ -115,7 +115,7 @@ def returned(r: Release, end: Moment) -> bool:
     return end.shares == {V1: 1} and end.counts.get(V1, 0) == r.old.size and not end.counts.get(V2, 0)
 
 
-def ways(new: int, old: int) -> Iterator[Rolling | InPlace | BlueGreen]:
+def ways(new: int, old: int) -> Iterator[How]:
     """Every strategy that can go from `old` to `new` instances."""
     for batch in range(1, new + 1):
         for surge in range(1, max(new, old) + 1):
@@ -125,6 +125,10 @@ def ways(new: int, old: int) -> Iterator[Rolling | InPlace | BlueGreen]:
             yield InPlace(batch=batch)
     yield BlueGreen(keep=KEEP)
     yield BlueGreen(keep=timedelta(0))
+    yield BlueGreen(approve="manual")
+    yield Canary()
+    yield Canary(capacity="full", approve="manual")
+    yield Canary(steps=(Fraction(1, 3), Fraction(1)), holdback=Fraction(0), keep=timedelta(0))
 
 
 def releases(largest: int) -> Iterator[Release]:

@@ -29,8 +29,8 @@ from promises import (
 )
 
 from segue.core import simulate, strategies
-from segue.core.release import BlueGreen, InPlace, Release, Return, Rolling
-from segue.core.steps import Check, Judge, Run, Scale, Shift, Step, decision
+from segue.core.release import BlueGreen, Canary, How, InPlace, Release, Return, Rolling
+from segue.core.steps import Check, Hold, Judge, Run, Scale, Shift, Step, decision
 
 SMALL = 6
 LARGE = 12
@@ -45,15 +45,31 @@ def way_back(r: Release, at: Moment) -> tuple[Step, ...]:
 
 
 @st.composite
+def any_canary(draw: st.DrawFn) -> Canary:
+    """Any ladder of up to four rungs below all, with any holdback."""
+    rungs = draw(st.sets(st.fractions(Fraction(1, 1000), Fraction(999, 1000), max_denominator=1000), max_size=4))
+    return Canary(
+        steps=(*sorted(rungs), Fraction(1)),
+        holdback=draw(st.fractions(0, Fraction(1, 2), max_denominator=100)),
+        approve=draw(st.sampled_from(["auto", "manual"])),
+        capacity=draw(st.sampled_from(["proportional", "full"])),
+        keep=draw(st.sampled_from([KEEP, 0 * KEEP])),
+    )
+
+
+@st.composite
 def any_release(draw: st.DrawFn) -> Release:
     """Any release of up to twelve instances on each side: there, as a return, or a first launch."""
     new, old = draw(st.integers(1, LARGE)), draw(st.integers(1, LARGE))
-    kinds = ["rolling", "keep", "blue_green", *(["in_place"] if new > 1 else [])]
+    kinds = ["rolling", "keep", "blue_green", "canary", *(["in_place"] if new > 1 else [])]
     kind, batch, surge = draw(st.sampled_from(kinds)), draw(st.integers(1, LARGE)), draw(st.integers(1, LARGE))
-    hows: dict[str, Rolling | InPlace | BlueGreen] = {
+    hows: dict[str, How] = {
         "rolling": Rolling(batch=batch, surge=surge),
         "keep": Rolling(batch=batch, surge=surge, keep=KEEP),
-        "blue_green": BlueGreen(keep=draw(st.sampled_from([KEEP, 0 * KEEP]))),
+        "blue_green": BlueGreen(
+            keep=draw(st.sampled_from([KEEP, 0 * KEEP])), approve=draw(st.sampled_from(["auto", "manual"]))
+        ),
+        "canary": draw(any_canary()),
         "in_place": InPlace(batch=min(batch, max(1, new - 1))),
     }
     how = hows[kind]
@@ -109,7 +125,7 @@ def test_simulation_finds_nothing_wrong_with_the_product_s_own_plans(r: Release)
     assert simulate.flaws(r, simulate.begin(r), way_there(r)) == []
 
 
-@pytest.mark.parametrize("strategy", ["rolling", "in_place", "blue_green", "return"])
+@pytest.mark.parametrize("strategy", ["rolling", "in_place", "blue_green", "canary", "return"])
 def test_for_all_small_sizes_nothing_is_wrong_there_and_back(strategy: str) -> None:
     tried = 0
     for r in releases(SMALL):
@@ -149,7 +165,36 @@ def test_whenever_the_new_version_is_given_more_a_judgement_follows(r: Release) 
         if isinstance(step, Scale) and step.version == V2:
             there = step.count
         if isinstance(step, Shift) and dict(step.shares).get(V2, Fraction(0)) * r.new.size == there > 0:
-            assert isinstance(plan[number + 1], Judge)
+            last = isinstance(r.strategy, Canary) and step == Shift.to({V2: Fraction(1)})
+            assert last or isinstance(plan[number + 1], Judge)
+
+
+@given(any_canary(), st.integers(1, LARGE), st.integers(1, LARGE))
+def test_a_canary_goes_up_only_and_is_compared_with_somebody_until_it_has_all(
+    how: Canary, new: int, old: int
+) -> None:
+    plan = way_there(release(how, new, old))
+    shifts = [number for number, step in enumerate(plan) if isinstance(step, Shift)]
+    shares = [dict(plan[number].shares)[V2] for number in shifts]  # type: ignore[union-attr]
+    assert shares == sorted(set(shares)) and shares[-1] == 1
+    assert set(how.steps) <= set(shares) <= {*how.steps, 1 - how.holdback}
+    assert all(isinstance(plan[number + 1], Judge) for number in shifts[:-1])
+    if how.holdback and how.steps != (1,):
+        assert shares[-2] >= min(1 - how.holdback, how.steps[-2]) or shares[-2] == 1 - how.holdback
+
+
+@given(any_canary(), st.integers(1, LARGE), st.integers(1, LARGE))
+def test_under_a_canary_the_old_version_stays_whole_until_the_decision(how: Canary, new: int, old: int) -> None:
+    r = release(how, new, old)
+    plan = way_there(r)
+    assert all(at.counts[V1] == old for at in list(moments(beginning(r), plan))[: decision(plan) + 1])
+
+
+@given(any_release())
+def test_a_person_is_asked_only_where_it_was_said(r: Release) -> None:
+    asks = any(isinstance(step, Hold) for step in way_there(r))
+    rungs = len(r.strategy.steps) if isinstance(r.strategy, Canary) else 2
+    assert asks == (r.old is not None and getattr(r.strategy, "approve", "auto") == "manual" and rungs > 1)
 
 
 @given(any_release())
@@ -164,7 +209,7 @@ def test_a_plan_is_decided_when_the_new_version_has_everything_and_was_judged(r:
     decided = list(moments(beginning(r), plan))[decision(plan)]
     assert decided.shares == {V2: 1} and decided.counts[V2] == r.new.size
     assert all(isinstance(step, Scale) for step in plan[decision(plan) :])
-    if r.old is not None and not isinstance(r.strategy, Return):
+    if r.old is not None and not isinstance(r.strategy, Return | Canary):
         assert isinstance(plan[decision(plan) - 1], Judge)
 
 
@@ -244,10 +289,10 @@ def test_from_anywhere_there_is_a_safe_way_back(r: Release, old: int, new: int, 
 def test_the_spaces_that_were_searched_hold_what_they_should() -> None:
     """A property of nothing would hold: the spaces contain every strategy, growth and shrinking."""
     found = list(releases(3))
-    assert {r.strategy.name for r in found} == {"rolling", "in_place", "blue_green", "return"}
+    assert {r.strategy.name for r in found} == {"rolling", "in_place", "blue_green", "canary", "return"}
     assert any(r.old and r.new.size > r.old.size for r in found)
     assert any(r.old and r.new.size < r.old.size for r in found)
-    assert {how.name for how in ways(3, 3)} == {"rolling", "in_place", "blue_green"}
+    assert {how.name for how in ways(3, 3)} == {"rolling", "in_place", "blue_green", "canary"}
 
 
 @pytest.mark.parametrize(

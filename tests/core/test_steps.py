@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from segue.core import demand, steps
 from segue.core.demand import Demand
 from segue.core.release import Revision, Side, revision, version_of
-from segue.core.steps import Check, Hold, Judge, Run, Scale, Shift, Step, decision, percent
+from segue.core.steps import Check, Gate, Hold, Judge, Proof, Run, Scale, Shift, Silence, Step, decision, percent
 
 V1, V2 = Revision("v1.1"), Revision("v2.1")
 
 revisions = st.builds(revision, st.text(min_size=1), st.integers(1, 1000))
+TIMES = st.timedeltas(timedelta(0), timedelta(days=14))
 parts = st.lists(st.integers(1, 1000), max_size=4)
 
 
@@ -28,11 +29,11 @@ def shares(draw: st.DrawFn) -> dict[Revision, Fraction]:
 
 
 any_step: st.SearchStrategy[Step] = st.one_of(
-    st.builds(Run, st.sampled_from(["before", "on_rollback"])),
+    st.builds(Run, st.sampled_from(["before", "on_rollback", "after"])),
     st.builds(Scale, revisions, st.integers(0, 1000)),
     st.builds(Check, revisions),
     st.builds(Shift.to, shares()),
-    st.builds(Judge, st.timedeltas(timedelta(0), timedelta(days=14))),
+    st.builds(Judge, st.builds(Silence, TIMES) | st.builds(Proof, TIMES, TIMES, st.sampled_from(Gate))),
     st.builds(Hold, st.text()),
 )
 
@@ -57,7 +58,12 @@ def test_what_is_not_a_step_is_refused(document: dict[str, object]) -> None:
         (Check(V2), "check v2.1"),
         (Shift.to({V1: Fraction(1, 3), V2: Fraction(2, 3)}), "traffic: v1.1 33.3%, v2.1 66.7%"),
         (Shift.to({}), "traffic: to nobody"),
-        (Judge(timedelta(milliseconds=2500)), "judge for 2.5 s"),
+        (Judge(Silence(timedelta(milliseconds=2500))), "judge for 2.5 s"),
+        (Judge(Silence(timedelta(minutes=1))), "judge for 1 min"),
+        (
+            Judge(Proof(timedelta(seconds=30), timedelta(minutes=30), Gate.FIRST)),
+            "judge for 30 s to 30 min, until it is proven",
+        ),
         (Hold("promote by hand"), "hold: promote by hand"),
     ],
 )
@@ -106,7 +112,7 @@ def test_a_share_is_written_as_people_write_it(share: str, text: str) -> None:
 
 
 def test_a_plan_is_decided_after_its_last_shift_and_what_judges_it() -> None:
-    judge, all_new, half = Judge(timedelta(0)), Shift.to({V2: Fraction(1)}), Shift.to({V1: Fraction(1)})
+    judge, all_new, half = Judge(Silence(timedelta(0))), Shift.to({V2: Fraction(1)}), Shift.to({V1: Fraction(1)})
     assert decision(()) == 0
     assert decision((Scale(V1, 0), Scale(V2, 0))) == 2
     assert decision((Scale(V2, 1), all_new)) == 2

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from fractions import Fraction
 
+import pytest
 from promises import V1, V2, Moment, beginning, release
 
 from segue.core import strategies
-from segue.core.release import BlueGreen, InPlace, Release, Return, Rolling
-from segue.core.steps import Step
+from segue.core.release import BlueGreen, Canary, InPlace, Release, Return, Rolling
+from segue.core.steps import Gate, Judge, Proof, Step
 
 KEEP = timedelta(minutes=10)
 NOT_KEPT = timedelta(0)
@@ -138,7 +140,7 @@ def test_blue_green_switches_once_and_keeps_the_old_version() -> None:
         "v2.1: 2 instances",
         "check v2.1",
         "traffic: v2.1 100%",
-        "judge for 60 s",
+        "judge for 1 min",
     ]
 
 
@@ -147,7 +149,7 @@ def test_blue_green_without_keep_stops_the_old_version() -> None:
         "v2.1: 2 instances",
         "check v2.1",
         "traffic: v2.1 100%",
-        "judge for 60 s",
+        "judge for 1 min",
         "v1.1: 0 instances",
     ]
 
@@ -257,3 +259,72 @@ def test_retire_adjust_and_down() -> None:
         "v1.1: 0 instances",
         "v2.1: 0 instances",
     ]
+
+
+def test_a_canary_climbs_its_ladder_and_leaves_the_old_version_a_rest_to_compare_with() -> None:
+    assert forward(release(Canary(), 4, 4, before=True)) == [
+        "run the before hook",
+        "v2.1: 1 instance",
+        "check v2.1",
+        "traffic: v1.1 90%, v2.1 10%",
+        "judge for 30 s to 30 min, until it is proven",
+        "v2.1: 2 instances",
+        "check v2.1",
+        "traffic: v1.1 70%, v2.1 30%",
+        "judge for 30 s to 30 min, until it is proven",
+        "v2.1: 4 instances",
+        "check v2.1",
+        "traffic: v1.1 5%, v2.1 95%",
+        "judge for 30 s",
+        "traffic: v2.1 100%",
+    ]
+
+
+def test_only_a_canary_s_first_step_is_judged_by_the_wide_margins() -> None:
+    r = release(Canary(), 4, 4)
+    plan = strategies.forward(r, beginning(r).demand(r))
+    gates = [step.until.gate for step in plan if isinstance(step, Judge) and isinstance(step.until, Proof)]
+    assert gates == [Gate.FIRST, Gate.THEN]
+
+
+def test_a_canary_with_full_capacity_and_approval_and_without_keep() -> None:
+    half = Canary(steps=(Fraction(1, 2), Fraction(1)), holdback=Fraction(0), approve="manual", capacity="full")
+    assert forward(release(replace(half, keep=NOT_KEPT), 4, 3)) == [
+        "v2.1: 4 instances",
+        "check v2.1",
+        "traffic: v1.1 50%, v2.1 50%",
+        "judge for 30 s to 30 min, until it is proven",
+        "hold: approve more than 50% for v2.1",
+        "traffic: v2.1 100%",
+        "v1.1: 0 instances",
+    ]
+
+
+def test_a_canary_of_all_at_once_is_compared_with_the_holdback() -> None:
+    assert forward(release(Canary(steps=(Fraction(1),)), 2, 2)) == [
+        "v2.1: 2 instances",
+        "check v2.1",
+        "traffic: v1.1 5%, v2.1 95%",
+        "judge for 30 s to 30 min, until it is proven",
+        "traffic: v2.1 100%",
+    ]
+
+
+@pytest.mark.parametrize("steps", ["", "1/2", "1/2 1/4 1", "0 1", "1/2 1/2 1", "1/2 1 2"])
+def test_a_ladder_that_does_not_grow_up_to_all_is_refused(steps: str) -> None:
+    with pytest.raises(ValueError, match="must grow"):
+        Canary(steps=tuple(map(Fraction, steps.split())))
+
+
+def test_blue_green_waits_for_approval_before_the_switch() -> None:
+    assert forward(release(BlueGreen(approve="manual"), 2, 2)) == [
+        "v2.1: 2 instances",
+        "check v2.1",
+        "hold: approve the switch to v2.1",
+        "traffic: v2.1 100%",
+        "judge for 1 min",
+    ]
+
+
+def test_the_end_of_keep_may_run_the_after_hook_once_nothing_older_is_left() -> None:
+    assert lines(strategies.retire(V1, after=True)) == ["v1.1: 0 instances", "run the after hook"]

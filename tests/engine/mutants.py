@@ -76,8 +76,8 @@ MUTANTS = (
     ),
     Mutant(
         "a step's failure and the turning back are two transactions",
-        "engine/run.py",
-        """        with self._journal.transaction():
+        "engine/book.py",
+        """        with self.together():
             if number:
                 self._journal.end(self.record, number, outcome""",
         """        if True:
@@ -86,12 +86,16 @@ MUTANTS = (
     ),
     Mutant(
         "the decision and the demand that follows are two transactions, and the demand comes last",
-        "engine/run.py",
-        """        with self._journal.transaction():
+        "engine/book.py",
+        """        with self.together():
+            if changes:
+                self._journal.change_service(self.record.service, **changes)
             self._journal.set_demand(self.record.service, demand)
-            self.record = replace(self.record, decided=now""",
+""",
         """        if True:
-            self.record = replace(self.record, decided=now""",
+            if changes:
+                self._journal.change_service(self.record.service, **changes)
+""",
     ),
     Mutant(
         "a rollout that was turned back goes on after a crash",
@@ -131,8 +135,8 @@ MUTANTS = (
     ),
     Mutant(
         "a request is answered before it is written down",
-        "engine/service.py",
-        "            self._journal.put_rollout(record)\n            self._remember(asker, record.id)\n",
+        "engine/beginning.py",
+        "            self._journal.put_rollout(record)\n            self.remember(asker, record.id)\n",
         "            self._journal.put_rollout(record)\n",
     ),
     Mutant(
@@ -150,8 +154,8 @@ MUTANTS = (
     Mutant(
         "keep never ends",
         "engine/service.py",
-        '                await self.retire(Asker("segue", "keep is over", if_busy="wait"))\n',
-        "                await self._clock.sleep(1.0)\n",
+        '                    await self.retire(Asker("segue", "keep is over", if_busy="wait"))\n',
+        "                    await self._clock.sleep(1.0)\n",
     ),
     Mutant(
         "after a reboot the rollout goes on",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from segue.core import release, traffic, version
 from segue.errors import Usage
-from segue.manifest import values
+from segue.judge import settings
+from segue.manifest import amounts, values
 from segue.manifest.load import Loaded, ManifestError, load, parse, receive
-from segue.manifest.schema import Health, Manifest, Route, Stop
+from segue.manifest.schema import Health, Manifest, Route, Stop, WarmUp
 
 BASE = "service: shop\nrun: {process: {command: ./serve}}\n"
 REFERENCE = Path(values.__file__).with_name("reference.yaml")
@@ -38,6 +40,9 @@ def test_the_defaults_are_those_of_the_core() -> None:
     assert manifest.rollout() == release.Rolling()
     assert parse(BASE + "replicas: 2").manifest.rollout("in_place") == release.InPlace()
     assert manifest.rollout("blue_green") == release.BlueGreen()
+    assert manifest.rollout("canary") == release.Canary()
+    assert WarmUp().core() == version.WarmUp()
+    assert manifest.judge.core() == settings.Settings()
 
 
 def test_every_setting_reaches_the_core() -> None:
@@ -50,7 +55,12 @@ health:
 smoke:
   - http: {path: /, expect: 200, contains: shop}
   - command: ./smoke.sh {url}
+warm_up: {requests: 7, paths: [/a, "/b?c=d"]}
 stop: {signal: SIGQUIT, drain: 1h, spread: 2m, grace: 3s}
+judge:
+  false_alarm: 0.5%
+  alarm: {ratio: 2, errors: 1%, latency: 150%}
+  promote: {doubt: 1/3, first: {ratio: 4}, then: {errors: 0%, latency: 0%}}
 """
     ).manifest
     assert manifest.route.core() == traffic.Route(
@@ -69,6 +79,15 @@ stop: {signal: SIGQUIT, drain: 1h, spread: 2m, grace: 3s}
     assert parse(BASE + "health: {command: ./ok.sh}").manifest.health.core() == version.Health(command="./ok.sh")
     smoke = (version.SmokeHttp("/", (200, 200), "shop"), version.SmokeCommand("./smoke.sh {url}"))
     assert tuple(test.core() for test in manifest.smoke) == smoke
+    assert manifest.warm_up is not None
+    assert manifest.warm_up.core() == version.WarmUp(7, ("/a", "/b?c=d"))
+    assert manifest.judge.core() == settings.Settings(
+        false_alarm=0.005,
+        alarm=settings.Margin(2.0, 0.01, 1.5),
+        doubt=1 / 3,
+        first=settings.Margin(4.0, 0.02, 0.5),
+        then=settings.Margin(1.5, 0.0, 0.0),
+    )
     assert manifest.stop.core() == version.Stop(
         "QUIT", timedelta(hours=1), timedelta(minutes=2), timedelta(seconds=3)
     )
@@ -88,6 +107,26 @@ stop: {signal: SIGQUIT, drain: 1h, spread: 2m, grace: 3s}
         ("{use: blue_green, rolling: {batch: 2}}", release.BlueGreen()),
         ("{use: rolling, rolling: {batch: 2, surge: 3}, blue_green: {}}", release.Rolling(2, 3)),
         ("{use: blue_green}", release.BlueGreen()),
+        (
+            "{blue_green: {preview: '[::]:81', approve: manual}}",
+            release.BlueGreen(preview="[::]:81", approve="manual"),
+        ),
+        ("canary", release.Canary()),
+        ("{canary: {judge: 2h}}", release.Canary(most=timedelta(hours=2))),
+        (
+            "{canary: {judge: {least: 0s, most: 1s}, holdback: 0%}}",
+            release.Canary(least=timedelta(0), most=timedelta(seconds=1), holdback=Fraction(0)),
+        ),
+        (
+            "{canary: {steps: [0.5%, 1/3, 100%], approve: manual, sticky: header:X-User, capacity: full, keep: 1h}}",
+            release.Canary(
+                steps=(Fraction(1, 200), Fraction(1, 3), Fraction(1)),
+                approve="manual",
+                sticky="header:X-User",
+                capacity="full",
+                keep=timedelta(hours=1),
+            ),
+        ),
     ],
 )
 def test_a_strategy_is_a_name_or_a_mapping_with_options(text: str, strategy: release.Strategy) -> None:
@@ -102,15 +141,26 @@ def test_another_strategy_for_once_has_the_options_that_the_manifest_gives_it() 
 
 def test_a_strategy_that_cannot_be_used_is_refused_with_the_reason() -> None:
     manifest = parse(BASE).manifest
-    with pytest.raises(Usage, match="unknown strategy `green`; expected one of rolling, in_place, blue_green"):
+    with pytest.raises(
+        Usage, match="unknown strategy `green`; expected one of rolling, in_place, blue_green, canary"
+    ):
         manifest.rollout("green")
-    with pytest.raises(Usage, match="`canary` is not in this version of Segue yet"):
-        manifest.rollout("canary")
+    with pytest.raises(Usage, match="`experiment` is not in this version of Segue yet"):
+        manifest.rollout("experiment")
     with pytest.raises(Usage, match="in_place takes 1 of 1 instances out"):
         manifest.rollout("in_place")
 
 
-@pytest.mark.parametrize("text", [BASE, REFERENCE.read_text("utf-8"), BASE + "strategy: {blue_green: {keep: 1.5ms}}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        BASE,
+        REFERENCE.read_text("utf-8"),
+        BASE + "strategy: {blue_green: {keep: 1.5ms}}",
+        BASE + "strategy: {canary: {judge: 10s, steps: [1/3, 33.333334%, 2/3, 100%]}}\nhooks: {after: ./contract.sh}",
+        BASE + "judge: {alarm: {ratio: 1, latency: 7/3}, low_traffic: hold}\nevidence: [{logs: {match: '^E'}}]",
+    ],
+)
 def test_a_manifest_survives_the_way_to_the_control_plane(text: str) -> None:
     manifest = parse(text).manifest
     sent = json.loads(json.dumps(manifest.model_dump(mode="json"), sort_keys=True))
@@ -270,6 +320,45 @@ def test_a_duration_is_written_as_it_is_read(text: str) -> None:
 )
 def test_a_duration_is_written_in_the_largest_unit_that_leaves_no_fraction(text: str, same: str) -> None:
     assert values.duration_text(values.duration(text)) == same
+
+
+def test_a_short_time_to_judge_a_canary_is_the_least_as_well() -> None:
+    canary = parse(BASE + "strategy: {canary: {judge: 10s}}").manifest.rollout()
+    assert canary == release.Canary(least=timedelta(seconds=10), most=timedelta(seconds=10))
+
+
+def test_the_after_hook_goes_with_a_strategy_that_keeps_the_old_version_for_a_minute() -> None:
+    after = BASE + "replicas: 2\nhooks: {after: ./contract.sh}\n"
+    manifest = parse(after + "strategy: {use: canary, rolling: {keep: 1m}, blue_green: {keep: 59s}}").manifest
+    assert manifest.rollout() == release.Canary()
+    assert manifest.rollout("rolling") == release.Rolling(keep=timedelta(minutes=1))
+    with pytest.raises(
+        Usage, match=r"`hooks\.after`.* blue_green keeps the old version for 59s only; expected `keep`"
+    ):
+        manifest.rollout("blue_green")
+    with pytest.raises(Usage, match="expected a strategy that keeps the old version") as refused:
+        manifest.rollout("in_place")
+    assert refused.value.next == "segue deploy"
+
+
+@pytest.mark.parametrize("preview", ["127.0.0.2:8080", "127.0.0.1:8081", "0.0.0.0:8081", "shop.example:81"])
+def test_a_preview_may_be_anywhere_but_where_users_connect(preview: str) -> None:
+    how = parse(f"{BASE}strategy: {{blue_green: {{preview: '{preview}'}}}}").manifest.rollout()
+    assert how == release.BlueGreen(preview=preview)
+
+
+@pytest.mark.parametrize("text", ["0%", "0.02%", "0.5%", "10%", "33.333333%", "100%", "1/3", "1/7", "99999/100000"])
+def test_a_share_is_exact_and_written_as_a_percentage_where_that_is_exact(text: str) -> None:
+    exact = Fraction(text.removesuffix("%")) / (100 if "%" in text else 1)
+    assert amounts.part(text) == exact
+    written = amounts.part_text(exact)
+    assert amounts.part(written) == exact
+    assert written == ("99.999%" if text.startswith("999") else text)
+
+
+@pytest.mark.parametrize(("text", "same"), [("10.0%", "10%"), ("1/4", "25%"), ("2/6", "1/3"), ("10 %", "10%")])
+def test_a_share_has_one_way_to_be_written(text: str, same: str) -> None:
+    assert amounts.part_text(amounts.part(text)) == same
 
 
 @pytest.mark.parametrize(

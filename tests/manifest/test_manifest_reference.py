@@ -22,6 +22,11 @@ DOCUMENT: Document = read(TEXT)
 ALTERNATIVES = {"health.command": "health.path"}
 """Settings that exclude others: their lines stand as comments beside those of the others."""
 
+CONDITIONAL = {"hooks.after": ("  use: rolling ", "  use: blue_green ")}
+"""Settings that demand another one than the default: their lines are comments too. What is changed for them."""
+
+COMMENTS = {*ALTERNATIVES, *CONDITIONAL}
+
 
 def dotted(path: tuple[str | int, ...]) -> str:
     return "".join("[]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
@@ -44,7 +49,7 @@ def test_the_reference_loads_as_it_stands() -> None:
 
 
 def test_every_leaf_of_the_schema_stands_in_the_reference() -> None:
-    assert set(outline.leaves()) - shown() == set(ALTERNATIVES)
+    assert set(outline.leaves()) - shown() == COMMENTS
 
 
 def test_every_key_of_the_reference_is_in_the_schema() -> None:
@@ -63,7 +68,19 @@ def test_an_alternative_stands_as_a_comment_that_loads_in_place_of_the_other(lea
     assert getattr(loaded, key) is not None and getattr(loaded, other_key) is None
 
 
-@pytest.mark.parametrize("leaf", [leaf for leaf in outline.leaves() if leaf not in ALTERNATIVES])
+@pytest.mark.parametrize(("leaf", "change"), CONDITIONAL.items())
+def test_a_conditional_setting_stands_as_a_comment_that_loads_where_its_condition_holds(
+    leaf: str, change: tuple[str, str]
+) -> None:
+    section, _, key = leaf.rpartition(".")
+    text, count = re.subn(rf"^  # ({key}: .*)$", r"  \1", TEXT, flags=re.MULTILINE)
+    assert count == 1
+    with pytest.raises(ManifestError):
+        parse(text)
+    assert getattr(getattr(parse(text.replace(*change)).manifest, section), key) is not None
+
+
+@pytest.mark.parametrize("leaf", [leaf for leaf in outline.leaves() if leaf not in COMMENTS])
 def test_the_reference_shows_the_default_or_says_that_there_is_none(leaf: str) -> None:
     path = next(path for path in DOCUMENT.keys if dotted(path) == leaf)
     value: Any = load.load(PATH, as_root=False).manifest
@@ -92,14 +109,14 @@ def comment(line: int) -> str:
 def test_required_is_what_the_schema_requires() -> None:
     for leaf in outline.leaves():
         section, _, key = leaf.rpartition(".")
-        if leaf not in ALTERNATIVES:
+        if leaf not in COMMENTS:
             path = next(path for path in DOCUMENT.keys if dotted(path) == leaf)
             said = comment(DOCUMENT.keys[path].line).lower().startswith("required")
             assert said == outline.sections()[section].model_fields[key].is_required(), leaf
 
 
 @pytest.mark.parametrize("wrong", ["{a: 1}", "[[]]", "!x y"])
-@pytest.mark.parametrize("leaf", [leaf for leaf in outline.leaves() if leaf not in ALTERNATIVES])
+@pytest.mark.parametrize("leaf", [leaf for leaf in outline.leaves() if leaf not in COMMENTS])
 def test_any_leaf_of_a_wrong_type_is_refused_in_its_line(leaf: str, wrong: str) -> None:
     path = next(path for path in DOCUMENT.keys if dotted(path) == leaf)
     line = DOCUMENT.keys[path].line

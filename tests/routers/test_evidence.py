@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from datetime import timedelta
 from fractions import Fraction
 from typing import Any
 
 from segue.core.release import Revision
-from segue.core.traffic import Books
+from segue.core.traffic import Books, InstanceId, Sample
 from segue.evidence.envoy import EnvoyEvidence
 from segue.routers.envoy.router import EnvoyRouter
 
@@ -67,6 +68,22 @@ async def test_what_is_counted_is_what_came_and_went(router: EnvoyRouter, world:
     assert samples[V2].attempts == samples[V2].failures == await new.seen()
     assert await old.seen() == 1000 == samples[V1].attempts + samples[V2].attempts
     assert samples[V1].failures == 0
+    each = await evidence.instances("shop")
+    assert each == {InstanceId(f"{v}-1"): Sample(samples[v].attempts, samples[v].failures) for v in (V1, V2)}
+
+
+async def test_an_instance_that_hangs_is_named(router: EnvoyRouter, world: World, listen: str) -> None:
+    good, bad, evidence = await world.backend("good"), await world.backend("bad"), EnvoyEvidence(router)
+    sides = version(V1, 0, await world.backend("old")), version(V2, 1, good, bad)
+    way = service(listen, *sides, trial=V2)
+    await router.apply(table(replace(way, patience=timedelta(seconds=0.1))))
+    await bad.mode("hang")
+    assert set(await asked(listen, 20)) == {(200, "good"), (200, "old")}
+    await books_with(evidence, 20)
+    found = await evidence.instances("shop")
+    old, one, two = (found[InstanceId(name)] for name in ("v1.1-1", "v2.1-1", "v2.1-2"))
+    assert two.failures == two.attempts > 0 == one.failures < one.attempts
+    assert old.attempts == 0, "what it answered in place of another was not given to it"
 
 
 async def idle(router: EnvoyRouter) -> bool:

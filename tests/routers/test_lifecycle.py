@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from segue.core.traffic import Preview, Sticky
 from segue.errors import Refused, RouterLost, RouterRefused, SegueError
 from segue.routers.envoy import process
 from segue.routers.envoy.router import EnvoyRouter
@@ -90,7 +91,8 @@ async def test_the_next_control_plane_adopts_the_same_envoy_and_no_request_is_lo
     assert load.errors == 0, load.text
     assert await ask(listen) == Answer(200, "new")
     assert set((await second.stats("^cluster.shop.*membership_total$")).values) == {
-        "cluster.shop@v2.1.membership_total"
+        "cluster.shop@v2.1.membership_total",
+        "cluster.shop~v2.1.membership_total",
     }
     await second.close()
 
@@ -144,11 +146,15 @@ async def test_an_envoy_that_is_killed_is_back_with_its_table(
     for _ in range(2):
         before = router.pid
         os.kill(before, signal.SIGKILL)
+        await until(lambda old=before: is_another(router, old), "another Envoy")  # type: ignore[misc]
         await until(lambda: serves(listen), "an answer")
-        assert router.pid != before
     await router.apply(table(service(listen, version(V1, 0, old))))
     assert (await ask(listen)).status == 503
     await router.close()
+
+
+async def is_another(router: EnvoyRouter, before: int) -> bool:
+    return router.pid != before
 
 
 async def serves(listen: str) -> bool:
@@ -286,6 +292,30 @@ async def test_without_a_control_plane_envoy_starts_with_the_last_table(
     assert min(answers[200, "old"], answers[200, "new"]) > 40 and len(answers) == 2
     assert (await ask(other.route.listen, "/y")).status == 404
     assert gone
+
+
+@pytest.mark.parametrize("by", [Sticky(), Sticky("x-user-id")])
+async def test_without_a_control_plane_users_stay_where_they_were_and_a_preview_is_shown(
+    folder: Path, world: World, listen: str, started: Routers, by: Sticky
+) -> None:
+    old, new, place = await world.backend("old"), await world.backend("new"), f"127.0.0.1:{port()}"
+    router = await started(folder)
+    sides = service(listen, version(V1, HALF, old), version(V2, HALF, new), trial=V2)
+    await router.apply(table(replace(sides, sticky=by, preview=Preview(place, V2, "token"))))
+    users = [
+        "x-user-id: {0}\r\ncookie: segue-shop={0:08x}-0000-4000-8000-000000000000\r\n".format(number * 2**26)
+        for number in range(64)
+    ]
+    before = [(await ask(listen, headers=user)).body for user in users]
+    assert 10 < before.count("new") < 54
+    await router.close()
+    os.kill(router.pid, signal.SIGKILL)
+    await until(lambda: closed(listen), "the death of Envoy")
+    assert start_static(folder)
+    await until(lambda: serves(listen), "an answer")
+    assert [(await ask(listen, headers=user)).body for user in users] == before
+    assert (await ask(place)).status == 403
+    assert await ask(place, headers="x-segue-preview: token\r\n") == Answer(200, "new")
 
 
 async def test_the_control_plane_that_returns_replaces_an_envoy_that_asks_nobody_without_a_loss(

@@ -278,6 +278,18 @@ async def test_an_answer_may_take_as_long_as_its_route_says(router: EnvoyRouter,
     assert (await ask(listen, "/slow?30")).status == 504
 
 
+async def test_users_do_not_say_how_their_requests_are_treated(
+    router: EnvoyRouter, world: World, listen: str
+) -> None:
+    old = await world.backend("old")
+    await router.apply(table(service(listen, version(V1, 1, old))))
+    hurry = "x-envoy-upstream-rq-timeout-ms: 100\r\nx-envoy-retry-on: 5xx\r\nx-envoy-max-retries: 5\r\n"
+    assert await ask(listen, "/slow?0.4", headers=hurry) == Answer(200, "old")
+    await old.mode("500")
+    assert await ask(listen, method="POST", headers=hurry) == Answer(500, "old")
+    assert await old.seen() == 2
+
+
 async def test_a_listener_opens_with_its_first_service_and_closes_with_its_last(
     router: EnvoyRouter, world: World, listen: str
 ) -> None:

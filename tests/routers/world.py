@@ -82,10 +82,16 @@ class World:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client got. `status` 0: the connection ended before there was an answer."""
+    """What a client got. `status` 0: the connection ended before there was an answer. `head`: in small letters."""
 
     status: int
     body: str
+    head: str = field(default="", compare=False, repr=False)
+
+    @property
+    def cookies(self) -> list[str]:
+        """The cookies it is told to keep, with their attributes."""
+        return re.findall(r"\r\nset-cookie: ([^\r]*)", self.head)
 
 
 async def ask(
@@ -112,7 +118,7 @@ async def _answer(reader: asyncio.StreamReader, method: str) -> Answer:
         body = b"" if method == "HEAD" or not length else await reader.readexactly(int(length[1]))
     except (asyncio.IncompleteReadError, ConnectionError):
         return Answer(0, "")
-    return Answer(int(head.split(" ")[1]), body.decode())
+    return Answer(int(head.split(" ")[1]), body.decode(), head)
 
 
 async def asked(address: str, count: int, *, method: str = "GET", workers: int = 8) -> Counter[tuple[int, str]]:

@@ -1,39 +1,28 @@
-"""The routes. An error is `{"error": {"code", "exit", "message", "next"}}`."""
+"""The routes, those that only look in full. An error is `{"error": {"code", "exit", "message", "next"}}`."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Header, Query, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.responses import Response
 
 from segue import __version__
-from segue.api.bodies import Asked, Deploy, Rollback, Scale, Shutdown, order
+from segue.api import asking
+from segue.api.bodies import Deploy, Shutdown, order
+from segue.api.lookup import Unknown, rollout_of, service_of
 from segue.engine import documents
 from segue.engine.control import ControlPlane
-from segue.engine.orders import Answer, Asker
 from segue.engine.plans import preview
-from segue.engine.records import Event, RolloutRecord
-from segue.engine.service import Service
-from segue.errors import Refused, SegueError, Usage
+from segue.engine.records import Event
+from segue.errors import SegueError, Usage
 
 STATUS = {2: 400, 4: 409}
 """HTTP status by exit status; everything else is 500."""
-
-Wait = Annotated[float, Query(ge=0, le=86400)]
-Who = Annotated[str, Header(alias="X-Segue-Who")]
-Key = Annotated[str | None, Header(alias="Idempotency-Key")]
-
-
-class Unknown(Refused):
-    """What is asked for does not exist."""
-
-    code = "unknown"
 
 
 def make(control: ControlPlane, stop: Callable[[bool], None]) -> FastAPI:
@@ -41,8 +30,9 @@ def make(control: ControlPlane, stop: Callable[[bool], None]) -> FastAPI:
     app = FastAPI(title="Segue", version=__version__, docs_url=None, redoc_url=None)
     _errors(app)
     _reading(app, control)
-    _asking(app, control)
     _rollouts(app, control)
+    asking.services(app, control)
+    asking.rollouts(app, control)
 
     @app.post("/v1/shutdown", status_code=202)
     async def shutdown(body: Shutdown) -> dict[str, Any]:
@@ -76,7 +66,7 @@ def _reading(app: FastAPI, control: ControlPlane) -> None:
 
     @app.get("/v1/services/{name}")
     async def one(name: str) -> dict[str, Any]:
-        return documents.service_status(_service(control, name))
+        return documents.service_status(service_of(control, name))
 
     @app.post("/v1/services/{name}/plan")
     async def plan(name: str, body: Deploy) -> dict[str, Any]:
@@ -90,7 +80,7 @@ def _reading(app: FastAPI, control: ControlPlane) -> None:
         lines: Annotated[int, Query(ge=0, le=100_000)] = 100,
         follow: bool = False,
     ) -> Response:
-        _service(control, name)
+        service_of(control, name)
         text = control.logs(name, version=version, instance=instance, lines=lines, follow=follow)
         return StreamingResponse(text, media_type="text/plain")
 
@@ -104,33 +94,6 @@ def _reading(app: FastAPI, control: ControlPlane) -> None:
         return StreamingResponse(_lines(found), media_type="application/x-ndjson")
 
 
-def _asking(app: FastAPI, control: ControlPlane) -> None:
-    @app.post("/v1/services/{name}/rollouts")
-    async def deploy(name: str, body: Deploy, who: Who = "somebody", key: Key = None, wait: Wait = 0) -> Response:
-        asker = Asker(who, body.reason, key, body.if_busy)
-        return await _answer(control, await control.deploy(order(name, body), asker), wait)
-
-    @app.post("/v1/services/{name}/rollback")
-    async def rollback(name: str, body: Rollback, who: Who = "somebody", key: Key = None, wait: Wait = 0) -> Response:
-        service = _service(control, name)
-        return await _answer(control, await service.rollback(body.to, Asker(who, body.reason, key)), wait)
-
-    @app.post("/v1/services/{name}/scale")
-    async def scale(name: str, body: Scale, who: Who = "somebody", key: Key = None, wait: Wait = 0) -> Response:
-        service = _service(control, name)
-        return await _answer(control, await service.scale(body.count, Asker(who, body.reason, key)), wait)
-
-    @app.post("/v1/services/{name}/{act}")
-    async def act(
-        name: str, act: str, body: Asked, who: Who = "somebody", key: Key = None, wait: Wait = 0
-    ) -> Response:
-        service = _service(control, name)
-        acts = {"restart": service.restart, "retire": service.retire, "down": service.down}
-        if act not in acts:
-            raise Unknown(f"there is no request {act}: known are rollouts, rollback, scale, {', '.join(acts)}")
-        return await _answer(control, await acts[act](Asker(who, body.reason, key)), wait)
-
-
 def _rollouts(app: FastAPI, control: ControlPlane) -> None:
     @app.get("/v1/rollouts")
     async def rollouts(
@@ -141,54 +104,21 @@ def _rollouts(app: FastAPI, control: ControlPlane) -> None:
 
     @app.get("/v1/rollouts/{id}")
     async def rollout(id: str, service: str | None = None) -> dict[str, Any]:
-        record = _rollout(control, id, service)
+        record = rollout_of(control, id, service)
         steps = [documents.step(step) for step in control.journal.steps(record.id)]
         return {**documents.rollout(record), "steps": steps}
 
     @app.get("/v1/rollouts/{id}/report")
     async def report(id: str, service: str | None = None) -> dict[str, Any]:
-        record = _rollout(control, id, service)
+        record = rollout_of(control, id, service)
         await control.look(record)
         return documents.report(control.journal, record)
 
     @app.get("/v1/rollouts/{id}/events")
     async def events(id: str, after: int = 0, service: str | None = None) -> Response:
-        record = _rollout(control, id, service)
+        record = rollout_of(control, id, service)
         found = _until_finished(control.journal.follow(after, rollout=record.id))
         return StreamingResponse(_lines(found), media_type="application/x-ndjson")
-
-
-def _service(control: ControlPlane, name: str) -> Service:
-    if name not in control.services:
-        known = ", ".join(sorted(control.services)) or "no service yet"
-        raise Unknown(f"there is no service {name}: there is {known}", next="segue status")
-    return control.services[name]
-
-
-def _rollout(control: ControlPlane, id: str, service: str | None) -> RolloutRecord:
-    if id == "latest":
-        newest = control.journal.rollouts(service, 1)
-        found = newest[0] if newest else None
-    else:
-        found = control.journal.rollout(id)
-    if found is None:
-        raise Unknown("no rollout yet" if id == "latest" else f"there is no rollout {id}", next="segue history")
-    return found
-
-
-async def _answer(control: ControlPlane, answer: Answer, wait: float) -> Response:
-    """The answer to a request, when the rollout is decided or `wait` seconds have passed."""
-    if answer.rollout is None:
-        return JSONResponse({"rollout": None, "message": answer.message})
-    if wait:
-        try:
-            async with asyncio.timeout(wait):
-                async for event in control.journal.follow(rollout=answer.rollout):
-                    if event.event == "finished":
-                        return JSONResponse(event.document())
-        except TimeoutError:
-            pass
-    return JSONResponse({"rollout": answer.rollout}, 202)
 
 
 async def _until_finished(events: AsyncIterator[Event]) -> AsyncIterator[Event]:

@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from segue.engine.orders import Busy, Order
-from segue.engine.records import Hooks
+from segue.engine.records import Hooks, Judging
 from segue.errors import Usage
 from segue.manifest.load import receive
+from segue.manifest.schema import Manifest
 
 
 class Body(BaseModel):
@@ -39,6 +40,13 @@ class Rollback(Body):
     """Where to go back to; None: to the version before."""
 
     to: str | None = None
+    reason: str | None = None
+
+
+class Promote(Body):
+    """Whether nothing more is judged or asked from now on."""
+
+    full: bool = False
     reason: str | None = None
 
 
@@ -84,8 +92,27 @@ def order(service: str, body: Deploy) -> Order:
         user=process.user,
         health=manifest.health.core(),
         smoke=tuple(test.core() for test in manifest.smoke),
+        warm_up=manifest.warm_up.core() if manifest.warm_up else None,
         stop=manifest.stop.core(),
-        hooks=Hooks(manifest.hooks.before, manifest.hooks.on_rollback, manifest.hooks.timeout.total_seconds()),
+        hooks=_hooks(manifest),
+        judging=_judging(manifest),
         retain=manifest.retain,
         manifest=hashlib.sha256(body.text.encode()).hexdigest(),
+    )
+
+
+def _hooks(manifest: Manifest) -> Hooks:
+    told = manifest.hooks
+    return Hooks(told.before, told.on_rollback, told.after, told.timeout.total_seconds())
+
+
+def _judging(manifest: Manifest) -> Judging:
+    judge = manifest.judge
+    return Judging(
+        settings=judge.core(),
+        settle=judge.settle,
+        low_traffic=judge.low_traffic,
+        undecided=judge.undecided,
+        logs=tuple(source.logs.match for source in manifest.evidence),
+        approve_within=manifest.approve_within,
     )

@@ -65,8 +65,6 @@ def _facts(document: Document) -> Iterator[tuple[str, str]]:
         yield "A switch took", f"{_milliseconds(document['switch_ms'])}, until the router had confirmed it"
     if document.get("rollback_ms") is not None:
         yield "The way back took", _milliseconds(document["rollback_ms"])
-    if document.get("provisional"):
-        yield "Provisional", "yes: numbers may still change"
 
 
 def _sections(document: Document) -> Iterator[Section]:

@@ -1,4 +1,4 @@
-"""The commands that change a running service: rollback, scale, restart, retire, down.
+"""The commands that change a running service: promote, pause, resume, rollback, scale, restart, retire, down.
 
 Each asks the control plane and gets the answer when it is decided, if that is soon; else what goes on is shown.
 
@@ -23,6 +23,30 @@ if TYPE_CHECKING:
 
 _SOON = 1
 """Seconds after which a rollout that is not decided is shown instead of waited for in silence."""
+
+
+def promote(context: Context, full: bool = False, reason: str | None = None, detach: bool = False) -> int:
+    """Go on past a hold; with `full` to the end without further judging or asking."""
+    return _act(
+        context,
+        "promote",
+        {"full": full, "reason": reason},
+        detach,
+        lambda r, took: f"{r['service']}: {r['to']} serves all traffic, after {took}.",
+    )
+
+
+def pause(context: Context) -> int:
+    """Let the rollout begin no further step."""
+    answer = _ask(context, "pause", {})
+    sentence = f"{context.service()} is paused: no further step begins. Next: segue resume, or segue rollback"
+    return _done(context, answer, sentence)
+
+
+def resume(context: Context) -> int:
+    """Let a rollout that is paused go on."""
+    answer = _ask(context, "resume", {})
+    return _done(context, answer, f"{context.service()} is no longer paused. Next: segue wait {answer['rollout']}")
 
 
 def rollback(context: Context, to: str | None = None, reason: str | None = None, detach: bool = False) -> int:
@@ -66,15 +90,9 @@ def back_on(rollout: Mapping[str, Any], took: str) -> str:
 
 
 def _act(context: Context, action: str, body: Mapping[str, object], detach: bool, sentence: Sentence) -> int:
-    path = context.path(f"/{action}")
-    key = os.urandom(16).hex()
     began = time.monotonic()
-    answer = context.ask("POST", path if detach else f"{path}?wait={_SOON}", body, key=key)
-    if answer["rollout"] is None:
-        from segue.cli.trouble import sentence as whole
-
-        return _done(context, answer, whole(answer["message"]))
-    if detach:
+    answer = _ask(context, action if detach else f"{action}?wait={_SOON}", body)
+    if answer["rollout"] is None or detach:
         return _done(context, answer, f"Under way: segue wait {answer['rollout']}")
     shown = "outcome" not in answer
     if shown:
@@ -87,12 +105,21 @@ def _act(context: Context, action: str, body: Mapping[str, object], detach: bool
     if rollout.get("kind") != action:  # it was turned back: its own time counts from its beginning
         rollout["seconds"] = time.monotonic() - began
     status = _status(action, rollout)
-    if not context.json and (not shown or status != rollout["exit"]):
+    if not context.json and rollout["outcome"] != "holding" and (not shown or status != rollout["exit"]):
         _tell(rollout, status, sentence)
     return status
 
 
+def _ask(context: Context, action: str, body: Mapping[str, object]) -> Any:
+    return context.ask("POST", context.path(f"/{action}"), body, key=os.urandom(16).hex())
+
+
 def _done(context: Context, answer: Mapping[str, Any], sentence: str) -> int:
+    """Print the answer, or what is to be said about it where nothing was to do."""
+    if answer["rollout"] is None:
+        from segue.cli.trouble import sentence as whole
+
+        sentence = whole(answer["message"])
     if context.json:
         context.print(answer)
     else:
@@ -110,7 +137,12 @@ def _tell(rollout: Mapping[str, Any], status: int, sentence: Sentence) -> None:
 
 
 def _status(action: str, rollout: Mapping[str, Any]) -> int:
-    """A deploy that was turned back has failed, its own status says so; the rollback that did it has not."""
+    """A deploy that was turned back has failed, its own status says so; the rollback that did it has not.
+
+    Nor has a promotion failed after which a person is asked again: it went past what it was for.
+    """
+    if action == "promote" and rollout["outcome"] == "holding":
+        return 0
     if action == "rollback" and rollout["outcome"] == "rolled_back" and rollout.get("kind") != "rollback":
         return 0
     return int(rollout["exit"])

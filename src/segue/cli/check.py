@@ -10,6 +10,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from segue.cli import findings
 from segue.cli.client import Absent, Broken
@@ -44,6 +45,7 @@ def _findings(context: Context) -> Iterator[Finding]:
     yield from _source(loaded)
     yield from _commands(loaded)
     yield _port(context, loaded)
+    yield from _preview(context, loaded)
 
 
 def _environment(loaded: Loaded) -> Finding:
@@ -87,7 +89,7 @@ def _commands(loaded: Loaded) -> Iterator[Finding]:
     for smoke in manifest.smoke:
         if smoke.command:
             yield _shell("the smoke test", smoke.command, folder, built=built)
-    for hook in ("before", "on_rollback"):
+    for hook in ("before", "on_rollback", "after"):
         if command := getattr(manifest.hooks, hook):
             yield _shell(f"the {hook} hook", command, folder, built=built)
 
@@ -139,6 +141,20 @@ def _port(context: Context, loaded: Loaded) -> Finding:
     return Finding(what, False, str(error.strerror or error), "correct route.listen")
 
 
+def _preview(context: Context, loaded: Loaded) -> Iterator[Finding]:
+    """The preview's address. During a rollout it is in use: by the preview."""
+    listen = getattr(loaded.manifest.rollout(), "preview", None)
+    if listen is None:
+        return
+    what, error = f"the preview's address {listen}", refusal(listen)
+    if error is None:
+        yield Finding(what, detail="it is free")
+    elif error.errno == errno.EADDRINUSE and _rolls_out(context, loaded.manifest.service):
+        yield Finding(what, None, "something listens there, perhaps the preview of the rollout that runs")
+    else:
+        yield Finding(what, False, str(error.strerror or error).lower(), "choose another strategy.blue_green.preview")
+
+
 def refusal(listen: str) -> OSError | None:
     """Why nothing can be bound to `listen`; None: it is free."""
     host, _, port = listen.rpartition(":")
@@ -154,9 +170,17 @@ def refusal(listen: str) -> OSError | None:
 
 
 def _ours(context: Context) -> set[str]:
-    """Where the services of this home are served now; none if no control plane runs."""
+    """Where the services of this home are served now."""
+    return {service["route"]["listen"] for service in _services(context)}
+
+
+def _rolls_out(context: Context, name: str) -> bool:
+    return any(service["service"] == name and service["rollout"] for service in _services(context))
+
+
+def _services(context: Context) -> list[dict[str, Any]]:
+    """The services of this home; none if no control plane runs."""
     try:
-        services = context.client.ask("GET", "/v1/services", timeout=5)["services"]
+        return list(context.client.ask("GET", "/v1/services", timeout=5)["services"])
     except (Absent, Broken, SegueError):
-        return set()
-    return {service["route"]["listen"] for service in services}
+        return []

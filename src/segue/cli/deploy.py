@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from segue.cli import text
+from segue.cli.cancel import Cancel
 from segue.cli.client import Broken
 from segue.cli.context import Context, quote
 from segue.cli.follow import show
@@ -36,17 +38,30 @@ def deploy(
 ) -> int:
     """Carry out the plan for a new version; returns when it is decided."""
     request = _request(context, version, strategy) | {"reason": reason, "if_busy": if_busy or "refuse"}
-    answer = _post(context, f"/v1/services/{quote(request['manifest']['service'])}/rollouts", request)
+    with nullcontext() if detach else _cancel(context, request) as cancel:
+        answer = _post(context, f"/v1/services/{quote(request['manifest']['service'])}/rollouts", request)
+        if answer["rollout"] is None or detach:
+            return _begun(context, answer)
+        stay = False if no_wait else None
+        return int(show(context, answer["rollout"], timeout=wait, stay=stay, cancel=cancel)["exit"])
+
+
+def _cancel(context: Context, request: Mapping[str, Any]) -> AbstractContextManager[Cancel | None]:
+    """What takes the rollout back if this process is told to end, where the manifest says so and nobody looks on."""
+    takes_back = request["manifest"]["on_cancel"] == "rollback" and not sys.stdout.isatty()
+    return Cancel(context) if takes_back else nullcontext()
+
+
+def _begun(context: Context, answer: Mapping[str, Any]) -> int:
+    """Say what was answered to who does not stay."""
     rollout = answer["rollout"]
     if rollout is None:
         return _nothing_to_do(context, answer["message"])
-    if detach:
-        if context.json:
-            context.print(answer)
-        else:
-            print(f"Under way: segue wait {rollout}")
-        return 0
-    return int(show(context, rollout, timeout=wait, stay=False if no_wait else None)["exit"])
+    if context.json:
+        context.print(answer)
+    else:
+        print(f"Under way: segue wait {rollout}")
+    return 0
 
 
 def plan(context: Context, version: str | None = None, strategy: str | None = None) -> int:

@@ -7,14 +7,18 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 from segue.cli.client import Absent, Broken
 from segue.cli.context import Context, quote
 from segue.cli.picture import Event, Picture
 from segue.cli.trouble import INTERRUPTED
-from segue.cli.views import View, view_for
+from segue.cli.views import View, detached, held, view_for
 from segue.errors import Unreachable
+
+if TYPE_CHECKING:
+    from segue.cli.cancel import Cancel
 
 PATIENCE = 30.0
 """Seconds for which a control plane that went away is waited for: its guardian starts it again."""
@@ -24,12 +28,13 @@ _PAUSE = 0.1
 
 
 class Left(Exception):
-    """The client stops following; the rollout goes on."""
+    """The client stops following, for the reason `why`. `sentence` is what is said, if not that it detaches."""
 
-    def __init__(self, why: str, exit: int) -> None:
+    def __init__(self, why: str, exit: int, sentence: str | None = None) -> None:
         super().__init__(why)
         self.why = why
         self.exit = exit
+        self.sentence = sentence
 
 
 def wait(context: Context, rollout: str | None = None, timeout: float | None = None) -> int:
@@ -54,38 +59,50 @@ def show(
     *,
     timeout: float | None = None,
     stay: bool | None = None,
+    cancel: Cancel | None = None,
 ) -> dict[str, Any]:
     """Show the rollout until it is decided; returns its `finished` event.
 
-    `stay`: whether to stay while it is held (None: on a terminal). One who leaves early is given a `finished`
-    with the status to exit with.
+    `stay`: whether to stay while it is held (None: on a terminal). One who leaves early is given a `finished` with
+    the status to exit with. `cancel` takes the rollout back when the client is told to end; without it that goes on.
     """
-    view = view_for(context)
+    view, picture = view_for(context), Picture()
     stay = sys.stdout.isatty() if stay is None else stay
-    picture = Picture()
     try:
-        with view, _told_to_end():
-            for event in _until(events(context, rollout, tick=_TICK), timeout):
-                if event is not None:
-                    picture.add(event)
-                view.show(picture, event)
-                if picture.finished is not None:
-                    return dict(picture.finished)
-                if picture.hold and not stay:
-                    raise Left(picture.hold, HELD)
+        if cancel:
+            cancel.follows(rollout)
+        with view, nullcontext() if cancel else _told_to_end():
+            return _finished(
+                context, rollout, view, picture, _until(events(context, rollout, tick=_TICK), timeout), stay
+            )
     except KeyboardInterrupt:
-        return _leave(context, view, picture, rollout, Left("interrupted", INTERRUPTED))
-    except Left as left:
-        return _leave(context, view, picture, rollout, left)
+        left = cancel.take_back() if cancel else Left("interrupted", INTERRUPTED)
+    except Left as early:
+        left = early
+    return _leave(context, view, picture, rollout, left)
+
+
+def _finished(
+    context: Context, rollout: str, view: View, picture: Picture, source: Iterator[Event | None], stay: bool
+) -> dict[str, Any]:
+    """Show what comes from `source`; its `finished` event. Raises Left where a person is asked who is not here."""
+    for event in source:
+        if event is not None:
+            picture.add(event)
+        view.show(picture, event)
+        if picture.finished is not None:
+            return dict(picture.finished)
+        if event is None and picture.hold and not stay and _asks(context, picture.service, rollout):
+            raise Left(picture.hold, HELD, held(picture))
     raise Unreachable(f"The account of rollout {rollout} ends without its end.", next=f"segue report {rollout}")
 
 
 def _leave(context: Context, view: View, picture: Picture, rollout: str, left: Left) -> dict[str, Any]:
-    held = left.exit == HELD
+    holds = left.exit == HELD
     finished = {
         "event": "finished",
         "rollout": rollout,
-        "outcome": "holding" if held else None,
+        "outcome": "holding" if holds else None,
         "basis": None,
         "reason": left.why,
         "exit": left.exit,
@@ -93,8 +110,17 @@ def _leave(context: Context, view: View, picture: Picture, rollout: str, left: L
     if context.json:
         context.print(finished)
     else:
-        view.leave(picture, rollout, left.why, held=held)
+        view.leave(left.sentence or detached(picture, rollout, left.why), held=holds)
     return finished
+
+
+def _asks(context: Context, service: str, rollout: str) -> bool:
+    """Whether a person is asked at this moment: the events told so far may be old ones."""
+    try:
+        running = context.client.ask("GET", f"/v1/services/{quote(service)}")["rollout"]
+    except (Absent, Broken):
+        return False
+    return running is not None and running["id"] == rollout and running.get("hold") is not None
 
 
 def events(context: Context, rollout: str, *, tick: float | None = None) -> Iterator[Event | None]:

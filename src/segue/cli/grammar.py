@@ -68,7 +68,7 @@ COMMON = (
 
 _VERSION = Option("--version", metavar="VERSION", help="The version's name; otherwise the git commit, or the time.")
 _STRATEGY = Option(
-    "--strategy", kind=("rolling", "in_place", "blue_green"), help="Another strategy than the manifest's."
+    "--strategy", kind=("rolling", "in_place", "blue_green", "canary"), help="Another strategy than the manifest's."
 )
 _REASON = Option("--reason", metavar="TEXT", help="Why; it is kept with the rollout.")
 _DETACH = Option("--detach", kind="flag", help="Return at once; the rollout goes on.")
@@ -102,6 +102,16 @@ COMMANDS: Mapping[str, Command] = {
             help="When a rollout runs: refuse (the default), wait for its end, or take it back first.",
         ),
     ),
+    "promote": Command(
+        DEPLOY,
+        "actions",
+        "Go on past a hold, or past a judgement that has not said enough.",
+        Option("--full", kind="flag", help="To the end, without further judging or asking."),
+        _REASON,
+        _DETACH,
+    ),
+    "pause": Command(DEPLOY, "actions", "Let the rollout begin no further step."),
+    "resume": Command(DEPLOY, "actions", "Let a rollout that is paused go on."),
     "rollback": Command(
         DEPLOY,
         "actions",

@@ -13,8 +13,9 @@ from rich.text import Text
 
 from segue.cli import text
 from segue.cli.picture import Event, Line, Picture
+from segue.cli.status import local
 from segue.cli.text import STATE_COLOURS, plain
-from segue.cli.views import COLOURS, MARKS, ending, header, leaving, names
+from segue.cli.views import COLOURS, MARKS, TO_ANSWER, ending, header, names
 
 _BAR = 24
 _BEFORE, _AFTER = 3, 3
@@ -42,9 +43,9 @@ class Live:
             self._live.stop()
             self._console.out(ending({**names(picture), **picture.finished}, on=True), highlight=False)
 
-    def leave(self, picture: Picture, rollout: str, why: str, *, held: bool) -> None:
+    def leave(self, sentence: str, *, held: bool) -> None:
         """Print one sentence under the block."""
-        self._console.out(leaving(rollout, why, held=held), highlight=False)
+        self._console.out(sentence, highlight=False)
 
 
 def block(picture: Picture, now: datetime) -> RenderableType:
@@ -61,6 +62,11 @@ def _parts(picture: Picture, now: datetime) -> Iterator[RenderableType]:
     yield from _steps(picture)
     if picture.shares or picture.instances:
         yield _versions(picture)
+    if picture.hold:
+        until = f", at most until {local(picture.until, seconds=False)}" if picture.until else ""
+        yield Text(f"  held: {plain(picture.hold)}{until}\n  Next: {TO_ANSWER}", style="yellow")
+    if picture.paused:
+        yield Text("  paused. Next: segue resume, or segue rollback", style="yellow")
     if picture.judging:
         yield Text(f"  judging: {plain(picture.judging)}", style="cyan", no_wrap=True, overflow="ellipsis")
 

@@ -31,7 +31,11 @@ class Copy:
 
 @dataclass
 class Picture:
-    """A rollout as far as its events tell it. `back` is there once it was turned back."""
+    """A rollout as far as its events tell it. `back` is there once it was turned back.
+
+    `hold` is what a person is asked, if one is, and `until` when it goes back by itself. `paused`: no further step
+    begins.
+    """
 
     service: str = ""
     kind: str = "deploy"
@@ -46,6 +50,9 @@ class Picture:
     shares: dict[str, float] = field(default_factory=dict)
     instances: dict[str, Copy] = field(default_factory=dict)
     judging: str | None = None
+    hold: str | None = None
+    until: str | None = None
+    paused: bool = False
     turned: str | None = None
     notes: list[str] = field(default_factory=list)
     finished: Event | None = None
@@ -54,17 +61,6 @@ class Picture:
     def way(self) -> list[Line]:
         """The steps of the plan that is being carried out."""
         return self.there if self.back is None else self.back
-
-    @property
-    def current(self) -> Line | None:
-        """The step that is being made true."""
-        return next((line for line in self.way if line.state == "running"), None)
-
-    @property
-    def hold(self) -> str | None:
-        """What a person is asked, if one is."""
-        current = self.current
-        return current.text.partition(": ")[2] if current and current.text.startswith("hold: ") else None
 
     def add(self, event: Event) -> None:
         """Take in the next event; kinds that are not known are left out."""
@@ -95,7 +91,7 @@ class Picture:
             if line.state == "running":
                 line.state = "cut short"
         self.back = [Line(text) for text in event["steps"]]
-        self.judging = None
+        self._freed()
 
     def _began(self, event: Event) -> None:
         self.preparing = self.judging = None
@@ -124,6 +120,24 @@ class Picture:
     def _judging(self, event: Event) -> None:
         self.judging = event["text"]
 
+    def _holding(self, event: Event) -> None:
+        self.hold, self.until = event["text"], event.get("until")
+        self.judging = None
+
+    def _went_on(self, event: Event) -> None:
+        self._freed()
+
+    def _paused(self, event: Event) -> None:
+        self.paused = True
+
+    def _resumed(self, event: Event) -> None:
+        self.paused = False
+
+    def _freed(self) -> None:
+        """Nobody is asked any more, and nothing is waited for."""
+        self.hold = self.until = self.judging = None
+        self.paused = False
+
     def _hook(self, event: Event) -> None:
         self.preparing = f"the {event['hook']} hook runs" if event["state"] == "began" else None
 
@@ -131,5 +145,6 @@ class Picture:
         self.notes.append(event["text"])
 
     def _finished(self, event: Event) -> None:
-        self.preparing = self.judging = None
+        self.preparing = None
+        self._freed()
         self.finished = event

@@ -53,7 +53,7 @@ def _service(entry: Mapping[str, Any], on: bool) -> str:
     head = text.paint(text.plain(entry["service"]), "bold", on)
     lines = [f"{head}  {text.paint(state, text.STATE_COLOURS.get(state), on)}{_where(route)}"]
     if entry.get("rollout"):
-        lines.append("  " + _rollout(entry["rollout"]))
+        lines.append("  " + _rollout(entry["rollout"], state, on))
     if entry.get("versions"):
         lines += ("  " + line for line in _versions(entry, on).splitlines())
     lines += (text.paint(f"  {problem}", "red", on) for problem in _problems(entry))
@@ -89,12 +89,14 @@ def _where(route: Mapping[str, Any]) -> str:
     return f"  {route['listen']}{more}"
 
 
-def _rollout(rollout: Mapping[str, Any]) -> str:
+def _rollout(rollout: Mapping[str, Any], state: str, on: bool) -> str:
     parts = [f"{way(rollout)}  {rollout.get('strategy') or ''}".rstrip()]
     if rollout.get("step") is not None and rollout.get("of"):
         parts.append(f"step {rollout['step']} of {rollout['of']}")
     if rollout.get("hold"):
-        parts.append(f"held: {text.plain(str(rollout['hold']))}")
+        parts.append(text.paint(f"held: {text.plain(str(rollout['hold']))}", "yellow", on))
+    if state == "paused":
+        parts.append(text.paint("paused", "yellow", on))
     return "  ".join([*parts, f"({rollout['id']})"])
 
 
@@ -135,7 +137,7 @@ def _role(entry: Mapping[str, Any], name: str) -> str:
     return ""
 
 
-def local(moment: str) -> str:
+def local(moment: str, *, seconds: bool = True) -> str:
     """An ISO time as the clock here shows it, with the date only if it is another day."""
     from datetime import datetime
 
@@ -144,4 +146,4 @@ def local(moment: str) -> str:
     except ValueError:
         return text.plain(moment)
     today = there.date() == datetime.now(there.tzinfo).date()
-    return there.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M")
+    return there.strftime(("%H:%M:%S" if seconds else "%H:%M") if today else "%Y-%m-%d %H:%M")

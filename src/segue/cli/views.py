@@ -10,7 +10,9 @@ from typing import Any, Protocol, Self
 from segue.cli import text
 from segue.cli.context import Context
 from segue.cli.picture import Event, Picture
+from segue.cli.status import local
 from segue.cli.text import paint, plain
+from segue.cli.trouble import sentence
 
 _JUDGING_EVERY = 30.0
 """Seconds between two lines about one judgement: a log needs fewer than a terminal."""
@@ -30,8 +32,8 @@ class View(Protocol):
         """Show what is known now; with a `finished` event also how it ended."""
         ...
 
-    def leave(self, picture: Picture, rollout: str, why: str, *, held: bool) -> None:
-        """Say that the rollout goes on while the client does not."""
+    def leave(self, sentence: str, *, held: bool) -> None:
+        """Say why the client leaves; `held`: because a person is asked, as the picture shows."""
         ...
 
 
@@ -63,7 +65,7 @@ class JsonLines:
         if event is not None:
             self._context.print(event)
 
-    def leave(self, picture: Picture, rollout: str, why: str, *, held: bool) -> None:
+    def leave(self, sentence: str, *, held: bool) -> None:
         """Nothing: the last event says it."""
 
 
@@ -86,9 +88,10 @@ class Lines:
         for line in self.lines(picture, event):
             print(line, flush=True)
 
-    def leave(self, picture: Picture, rollout: str, why: str, *, held: bool) -> None:
-        """Print one sentence."""
-        print(leaving(rollout, why, held=held), file=sys.stderr if not held else sys.stdout)
+    def leave(self, sentence: str, *, held: bool) -> None:
+        """Print one sentence. That about a hold stands there since it began."""
+        if not held:
+            print(sentence, file=sys.stderr)
 
     def lines(self, picture: Picture, event: Event) -> Iterator[str]:
         """The lines that the event is worth."""
@@ -106,6 +109,8 @@ class Lines:
                 yield from self._judging(event)
             case "instance" if event.get("detail") and event["state"] in ("unready", "stopped"):
                 yield f"  {event['instance']} is {event['state']}: {plain(event['detail'])}"
+            case "holding" | "went_on" | "paused" | "resumed":
+                yield _asked_and_answered(picture, event)
             case "turned_back":
                 yield f"  turned back: {plain(event['reason'])}"
             case "hook":
@@ -203,10 +208,34 @@ def _next(rollout: Event) -> str:
     return f"segue report {rollout['rollout']}" if rollout.get("rollout") else "segue report"
 
 
-def leaving(rollout: str, why: str, *, held: bool) -> str:
-    """What one is told who leaves a rollout that goes on."""
-    if held:
-        return f"Held: {why}. The rollout stays. Next: segue rollback, or segue wait {rollout}"
+def _asked_and_answered(picture: Picture, event: Event) -> str:
+    """The line about what a person is asked, or has said."""
+    said = plain(event.get("text") or event["event"])
+    match event["event"]:
+        case "holding":
+            return held(picture)
+        case "went_on":
+            return f"  went on: {said}"
+        case "paused":
+            return f"  {said}. Next: segue resume, or segue rollback"
+    return f"  {said}"
+
+
+def held(picture: Picture) -> str:
+    """What a person is asked, for how long, and how to answer."""
+    until = f", at most until {local(picture.until, seconds=False)}" if picture.until else ""
+    return f"Held: {sentence(plain(picture.hold or ''))} The rollout stays{until}. Next: {TO_ANSWER}"
+
+
+TO_ANSWER = "segue promote, or segue rollback"
+
+
+def detached(picture: Picture, rollout: str, why: str) -> str:
+    """What one is told who leaves a rollout that is not decided."""
+    if picture.hold:
+        return f"Detached ({why}): the rollout stays held. Next: {TO_ANSWER}"
+    if picture.paused:
+        return f"Detached ({why}): the rollout stays paused. Next: segue resume, or segue rollback"
     return f"Detached ({why}): the rollout goes on. Next: segue wait {rollout}"
 
 

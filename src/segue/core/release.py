@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil
 from typing import Literal, NewType
 
@@ -17,6 +18,9 @@ Share = Fraction
 
 ALL = Fraction(1)
 NOTHING = Fraction(0)
+
+Approval = Literal["auto", "manual"]
+"""Whether it goes on by itself, or waits for a person."""
 
 
 def revision(name: str, number: int) -> Revision:
@@ -74,18 +78,60 @@ class InPlace:
 
 @dataclass(frozen=True, slots=True)
 class BlueGreen:
-    """Run both versions at full strength side by side and switch all of the traffic at once."""
+    """Run both versions at full strength side by side and switch all of the traffic at once.
+
+    `preview`: where the new version can be looked at before the switch, ``host:port``. `approve`: whether
+    the switch waits for a person.
+    """
 
     judge: timedelta = timedelta(seconds=60)
     keep: timedelta = timedelta(minutes=10)
+    preview: str | None = None
+    approve: Approval = "auto"
     name: Literal["blue_green"] = "blue_green"
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """Give the new version a growing share of the traffic for as long as the evidence allows.
+
+    `steps`: the ladder, growing, up to all. Each step is judged until it is proven good, at least `least` and at
+    most `most`. Before the old version gets nothing it keeps `holdback` for one more judgement, so that there is
+    something to compare with. `approve`: whether a person is asked before each further step. `sticky`: by what
+    a user is known who is to stay on one version: ``none``, ``cookie`` or ``header:NAME``. `capacity`: whether
+    the new version has the instances for its share alone, or for all of the traffic from the start.
+    """
+
+    steps: tuple[Share, ...] = (Fraction(1, 10), Fraction(3, 10), ALL)
+    least: timedelta = timedelta(seconds=30)
+    most: timedelta = timedelta(minutes=30)
+    holdback: Share = Fraction(1, 20)
+    approve: Approval = "auto"
+    sticky: str = "none"
+    capacity: Literal["proportional", "full"] = "proportional"
+    keep: timedelta = timedelta(minutes=10)
+    name: Literal["canary"] = "canary"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the ladder is none."""
+        rising = all(low < high for low, high in pairwise((NOTHING, *self.steps)))
+        if not self.steps or self.steps[-1] != ALL or not rising:
+            raise ValueError("the steps of a canary must grow, from above 0% up to 100%")
+        if not NOTHING <= self.holdback < ALL:
+            raise ValueError("the holdback must be at least 0% and less than 100%")
+        if self.least > self.most:
+            raise ValueError("a canary's judge: least must not be longer than most")
+
+
+How = Rolling | InPlace | BlueGreen | Canary
+"""How a new version may come."""
 
 
 @dataclass(frozen=True, slots=True)
 class Return:
     """Bring back, without judging, a version that has served before; `how` it is brought back."""
 
-    how: Rolling | InPlace | BlueGreen
+    how: How
     name: Literal["return"] = "return"
 
     @property
@@ -94,7 +140,7 @@ class Return:
         return timedelta(0)
 
 
-Strategy = Rolling | InPlace | BlueGreen | Return
+Strategy = How | Return
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +174,13 @@ class Release:
     def _numbers(self) -> Iterator[tuple[str, int]]:
         """What the strategies count with: nothing of it may be nothing."""
         yield from ((f"the size of {side.revision}", side.size) for side in (self.new, self.old) if side)
-        if not isinstance(self._how, BlueGreen):
+        if isinstance(self._how, Rolling | InPlace):
             yield "batch", self._how.batch
         if isinstance(self._how, Rolling):
             yield "surge", self._how.surge
 
     @property
-    def _how(self) -> Rolling | InPlace | BlueGreen:
+    def _how(self) -> How:
         return self.strategy.how if isinstance(self.strategy, Return) else self.strategy
 
     @property
@@ -152,11 +198,11 @@ class Release:
         return NOTHING
 
 
-def _room(strategy: Rolling | InPlace | BlueGreen, new: int, old: int) -> int:
+def _room(strategy: How, new: int, old: int) -> int:
     match strategy:
         case Rolling(keep=keep, surge=surge):
             return new + old if keep else max(new, old) + surge
         case InPlace():
             return max(new, old)
-        case BlueGreen():
+        case BlueGreen() | Canary():
             return new + old

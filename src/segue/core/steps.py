@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from fractions import Fraction
 from typing import Any
 
@@ -16,7 +17,7 @@ from segue.core.release import Revision, Share
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A hook has run: `before` or `on_rollback`."""
+    """A hook has run: `before`, `on_rollback` or `after`."""
 
     hook: str
 
@@ -65,14 +66,44 @@ class Shift:
         return "traffic: " + (", ".join(f"{v} {percent(s)}" for v, s in self.shares) or "to nobody")
 
 
-@dataclass(frozen=True, slots=True)
-class Judge:
-    """No alarm for `silence`."""
+class Gate(StrEnum):
+    """Which margins a proof must keep: the wide ones of a canary's first step, or those of the later ones."""
 
-    silence: timedelta
+    FIRST = "first"
+    THEN = "then"
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """No alarm for `length`, whether there is traffic or not."""
+
+    length: timedelta
 
     def __str__(self) -> str:
-        return f"judge for {self.silence.total_seconds():g} s"
+        return f"for {_time(self.length)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The new version is shown to be within the margins of `gate`: not before `least`, not after `most`."""
+
+    least: timedelta
+    most: timedelta
+    gate: Gate
+
+    def __str__(self) -> str:
+        shortest = "" if self.least == self.most else f"{_time(self.least)} to "
+        return f"for {shortest}{_time(self.most)}, until it is proven"
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """The evidence has said what is waited for, and raised no alarm."""
+
+    until: Silence | Proof
+
+    def __str__(self) -> str:
+        return f"judge {self.until}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +118,12 @@ class Hold:
 
 Step = Run | Scale | Check | Shift | Judge | Hold
 Plan = tuple[Step, ...]
+
+
+def _time(length: timedelta) -> str:
+    """`length` as people write it: ``30 s``, ``10 min``."""
+    seconds = length.total_seconds()
+    return f"{seconds / 60:g} min" if seconds >= 60 and not seconds % 60 else f"{seconds:g} s"
 
 
 def percent(share: Share) -> str:
@@ -120,8 +157,11 @@ def encode(step: Step) -> dict[str, Any]:
             return {"check": version}
         case Shift(shares):
             return {"shift": {version: str(share) for version, share in shares}}
-        case Judge(silence):
-            return {"judge": silence.total_seconds()}
+        case Judge(until):
+            if isinstance(until, Silence):
+                return {"judge": until.length.total_seconds()}
+            least, most = until.least.total_seconds(), until.most.total_seconds()
+            return {"prove": until.gate.value, "least": least, "most": most}
         case Hold(reason):
             return {"hold": reason}
 
@@ -138,7 +178,9 @@ def decode(document: Mapping[str, Any]) -> Step:
         case {"shift": shares}:
             return Shift.to({Revision(version): Fraction(share) for version, share in shares.items()})
         case {"judge": seconds}:
-            return Judge(timedelta(seconds=seconds))
+            return Judge(Silence(timedelta(seconds=seconds)))
+        case {"prove": gate, "least": least, "most": most}:
+            return Judge(Proof(timedelta(seconds=least), timedelta(seconds=most), Gate(gate)))
         case {"hold": reason}:
             return Hold(reason)
     raise ValueError(f"not a step: {document}")

@@ -14,8 +14,8 @@ from fractions import Fraction
 from itertools import chain, islice, repeat
 
 from segue.core.demand import Demand
-from segue.core.release import ALL, BlueGreen, InPlace, Release, Return, Revision, Rolling, Side
-from segue.core.steps import Check, Judge, Plan, Run, Scale, Shift, Step
+from segue.core.release import ALL, BlueGreen, Canary, InPlace, Release, Return, Revision, Rolling, Side, Strategy
+from segue.core.steps import Check, Gate, Hold, Judge, Plan, Proof, Run, Scale, Shift, Silence, Step, percent
 
 
 def forward(r: Release, at: Demand) -> Plan:
@@ -34,6 +34,8 @@ def _forward(r: Release, at: Demand) -> Iterator[Step]:
             yield from in_place(r, r.old, options, at)
         case BlueGreen() as options:
             yield from blue_green(r, r.old, options)
+        case Canary() as options:
+            yield from canary(r, r.old, options)
         case Return():
             yield from _return(r, r.old, at)
 
@@ -64,10 +66,41 @@ def blue_green(r: Release, old: Side, options: BlueGreen) -> Iterator[Step]:
     """Bring the new version to full strength beside the old one, then switch everybody at once."""
     yield from _prepare(r)
     yield from _start(r.new, r.new.size)
+    if options.approve == "manual":
+        yield Hold(f"approve the switch to {r.new.revision}")
     yield Shift.to({r.new.revision: ALL})
-    yield Judge(options.judge)
+    yield from _judge(options.judge)
     if not options.keep:
         yield Scale(old.revision, 0)
+
+
+def canary(r: Release, old: Side, options: Canary) -> Iterator[Step]:
+    """Give the new version a growing share of the traffic; the old one stays able to carry all of it."""
+    yield from _prepare(r)
+    ladder, there, gate = _ladder(options), 0, Gate.FIRST
+    for share in ladder[:-1]:
+        count = r.new.carrying(share) if options.capacity == "proportional" else r.new.size
+        if count > there:
+            yield from _start(r.new, count)
+        yield _split(old, r.new, share)
+        rest = share not in options.steps and there  # it was proven before, with more to compare with
+        yield Judge(Silence(options.least) if rest else Proof(options.least, options.most, gate))
+        there, gate = count, Gate.THEN
+        if options.approve == "manual" and share in options.steps:
+            yield Hold(f"approve more than {percent(share)} for {r.new.revision}")
+    if r.new.size > there:
+        yield from _start(r.new, r.new.size)
+    yield Shift.to({r.new.revision: ALL})
+    if not options.keep:
+        yield Scale(old.revision, 0)
+
+
+def _ladder(options: Canary) -> tuple[Fraction, ...]:
+    """The shares in turn. The last but one leaves the old version the holdback, if that is less than it has."""
+    *steps, last = options.steps
+    held_back = last - options.holdback
+    rests = options.holdback and held_back > max(steps, default=Fraction(0))
+    return (*steps, held_back, last) if rests else options.steps
 
 
 def back(r: Release, at: Demand) -> Plan:
@@ -91,9 +124,9 @@ def _back(r: Release, at: Demand) -> Iterator[Step]:
         yield Run("on_rollback")
 
 
-def retire(version: Revision) -> Plan:
-    """The end of keep: the old version's instances are stopped."""
-    return (Scale(version, 0),)
+def retire(version: Revision, *, after: bool = False) -> Plan:
+    """The end of keep: the old version's instances are stopped; then its `after` hook may run."""
+    return (Scale(version, 0), *([Run("after")] if after else []))
 
 
 def adjust(version: Revision, count: int) -> Plan:
@@ -126,7 +159,7 @@ def _return(r: Release, old: Side, at: Demand) -> Iterator[Step]:
         yield from _roll(old, r.new, batch, surge, at)
 
 
-def _pace(strategy: Rolling | InPlace | BlueGreen | Return) -> tuple[int, int]:
+def _pace(strategy: Strategy) -> tuple[int, int]:
     match strategy:
         case Return(how=how):
             return _pace(how)
@@ -134,17 +167,17 @@ def _pace(strategy: Rolling | InPlace | BlueGreen | Return) -> tuple[int, int]:
             return batch, surge
         case InPlace(batch=batch):
             return batch, 0
-        case BlueGreen():
+        case BlueGreen() | Canary():
             return 1, 1
 
 
 def _judges(options: Rolling | InPlace) -> Iterator[Step]:
     """One judgement after the other: the first batch is looked at for longer."""
-    return chain(_judge(options.first_judge), repeat(Judge(options.judge)))
+    return chain(_judge(options.first_judge), repeat(Judge(Silence(options.judge))))
 
 
-def _judge(silence: timedelta) -> Iterator[Step]:
-    yield Judge(silence)
+def _judge(length: timedelta) -> Iterator[Step]:
+    yield Judge(Silence(length))
 
 
 def _split(out: Side, into: Side, taken: Fraction) -> Step:

@@ -52,16 +52,48 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True)
+class Preview:
+    """Where one version can be looked at before users reach it, at ``host:port``.
+
+    With a `token` only those are answered who send it in the header ``X-Segue-Preview``.
+    """
+
+    listen: str
+    revision: Revision
+    token: str | None = field(default=None, repr=False)
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only this machine reaches the address ``host:port``."""
+    host = listen.rpartition(":")[0].strip("[]")
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+@dataclass(frozen=True, slots=True)
+class Sticky:
+    """By what a user is known who is to stay on one version: a `header`, or else a cookie that the router sets."""
+
+    header: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceTable:
     """How one service's traffic is routed. Without a positive share nobody is served: 503.
 
-    `trial` is the version that is being tried out, if one is: the shield stands before it.
+    `trial` is the version that is being tried out, if one is: the shield stands before it. A safe request that it
+    has not answered within `patience` is sent to the others as well. With `sticky` a user stays on one version
+    while the shares grow one way. `replays`: how many requests at a time may be sent to the others because the
+    version on trial failed them; what it failed beyond that its users see. None: no bound.
     """
 
     service: str
     route: Route
     backends: tuple[Backend, ...]
     trial: Revision | None = None
+    patience: timedelta = timedelta(seconds=1)
+    sticky: Sticky | None = None
+    preview: Preview | None = None
+    replays: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

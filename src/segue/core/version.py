@@ -51,6 +51,17 @@ Smoke = SmokeHttp | SmokeCommand
 
 
 @dataclass(frozen=True, slots=True)
+class WarmUp:
+    """So many GET requests, to `paths` in turn, that a new instance answers before any user reaches it.
+
+    They go to the instance itself, past the router: they are never evidence, and an answer of any status will do.
+    """
+
+    requests: int = 50
+    paths: tuple[str, ...] = ("/",)
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """How an instance is stopped: `drain` at most for its requests, `signal`, `grace`, then it is killed.
 
@@ -79,4 +90,5 @@ class Version:
     user: str | None = None
     health: Health = Health()
     smoke: tuple[Smoke, ...] = ()
+    warm_up: WarmUp | None = None
     stop: Stop = Stop()

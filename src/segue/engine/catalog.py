@@ -55,7 +55,7 @@ class Catalog:
             "shared": list(order.shared),
             "user": order.user,
             "folder": None if order.source else str(order.folder),
-            "settings": repr((order.health, order.smoke, order.stop)),
+            "settings": repr((order.health, order.smoke, order.warm_up, order.stop)),
         }
         return await self._store.digest(order.source, settings, [(order.folder / MANIFEST).resolve()])
 
@@ -93,6 +93,7 @@ class Catalog:
             user=order.user,
             health=order.health,
             smoke=order.smoke,
+            warm_up=order.warm_up,
             stop=order.stop,
         )
         source = str(order.source) if order.source else None

@@ -8,28 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from segue.core.demand import Demand
-from segue.core.release import version_of
+from segue.core.release import BlueGreen, version_of
 from segue.core.traffic import InstanceId, RoutingTable, ServiceTable
 from segue.engine.catalog import Catalog
 from segue.engine.chores import Chores
 from segue.engine.clock import Clock
 from segue.engine.journal import Journal
 from segue.engine.keeper import Keeper
+from segue.engine.life import Life
 from segue.engine.orders import Answer, Asker, Order
-from segue.engine.perform import Setback, Work
+from segue.engine.perform import Work
+from segue.engine.recent import Recent
 from segue.engine.records import IntentRecord, RolloutRecord, ServiceRecord
 from segue.engine.routing import TableKeeper
 from segue.engine.service import Service
+from segue.engine.setback import Setback
+from segue.engine.tokens import own_token
 from segue.engine.versions import VersionStore
+from segue.engine.watch import Sight
 from segue.errors import Refused, RouterLost, RouterRefused, SegueError
-from segue.ports import Commands, Evidence, Platform, Router
+from segue.ports import Commands, Evidence, Lines, Platform, Router
 
 TEND_EVERY = 60.0
 """Seconds between two looks at what the platform has to do from time to time."""
@@ -59,6 +64,7 @@ class World:
     router: RunningRouter
     evidence: Evidence
     commands: Commands
+    lines: Callable[[Sequence[str]], Lines]
     clock: Clock
     boot: str
 
@@ -153,16 +159,22 @@ class ControlPlane:
             clock=world.clock,
             run=chores.check,
             version=catalog.version,
+            token=self._token,
         )
-        return Service(
+        life = Life(
             record,
             keeper=keeper,
             catalog=catalog,
-            evidence=world.evidence,
+            sight=Sight(world.evidence, Recent(record.name, world.evidence, world.clock), world.lines),
             journal=journal,
             clock=world.clock,
             work=Work(chores.prepare, chores.hook),
         )
+        return Service(life, journal, world.clock)
+
+    def _token(self) -> str:
+        """What the header of a preview off loopback must say: made once, in a file for the home's owner only."""
+        return own_token(self.home / "preview.token")
 
     async def _find(self, service: Service) -> list[IntentRecord]:
         """Adopt the service's instances that run; the others were intended and never will, or are dead."""
@@ -178,7 +190,7 @@ class ControlPlane:
         )
         running = self.journal.unfinished(service.name)
         if running is not None and running.decided is None:  # its shield stands already in the first table
-            keeper.trial = running.trial
+            keeper.try_out(running)
         keeper.resume(service.record.demand, self._before(service))
         return [record for record in records if record.intent.nonce not in found]
 
@@ -215,6 +227,7 @@ class ControlPlane:
         if service is None:
             service = self._service(ServiceRecord(order.service, order.route, Demand(), retain=order.retain))
         self._refuse_conflict(order)
+        await self._refuse_preview(order)
         if service.record.stable is None or order.route.listen != service.record.route.listen:
             await self._refuse_taken(order.route.listen)
         if order.service not in self.services:
@@ -223,6 +236,19 @@ class ControlPlane:
         if service.record.stable is None and service.rollout is None:
             service.keeper.set_route(order.route)
         return await service.deploy(order, asker)
+
+    async def _refuse_preview(self, order: Order) -> None:
+        """Raise Refused where somebody has the address at which the new version is to be looked at."""
+        listen = order.strategy.preview if isinstance(order.strategy, BlueGreen) else None
+        if listen is None:
+            return
+        for name, other in self.services.items():
+            trial = other.keeper.trial
+            theirs = {other.record.route.listen, trial.preview.listen if trial and trial.preview else None}
+            if listen in theirs and (name != order.service or listen == other.record.route.listen):
+                raise Refused(f"the preview's address {listen} is {name}'s", next="choose another preview")
+        if not (mine := self.services.get(order.service)) or mine.rollout is None:
+            await self.world.router.refuse_taken(listen)
 
     def _refuse_conflict(self, order: Order) -> None:
         for name, other in self.services.items():

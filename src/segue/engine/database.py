@@ -18,16 +18,26 @@ RESERVE_BYTES = 4 << 20
 class Database:
     """Two SQLite files in `folder` as one database: ``journal`` synced at each commit, ``events`` less often.
 
+    `added`: columns that came with later versions, by table.
     `restored`: a file was damaged, and its last good copy has taken its place. `disk_full`: the room that was
     kept aside is in use. `written` is called after each transaction.
     """
 
-    def __init__(self, folder: Path, schema: str, clock: Clock, written: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        schema: str,
+        clock: Clock,
+        written: Callable[[], None],
+        added: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self.disk_full = False
         self._folder, self._written, self._depth = folder, written, 0
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.restored = self._mend("journal", clock) | self._mend("events", clock)
         self._db = self._open(schema)
+        for table, column in added:
+            self._add(table, column)
         self._keep_reserve()
 
     def _open(self, schema: str) -> sqlite3.Connection:
@@ -39,6 +49,11 @@ class Database:
             db.execute(f"PRAGMA {part}.synchronous={level}")
         db.executescript(schema)
         return db
+
+    def _add(self, table: str, column: str) -> None:
+        """Give `table` the column that one of an earlier version lacks."""
+        if column not in {row["name"] for row in self.all(f"PRAGMA table_info({table})")}:
+            self.write(f"ALTER TABLE {table} ADD COLUMN {column} TEXT", ())
 
     def _mend(self, name: str, clock: Clock) -> bool:
         """Put a damaged file aside; in its place, or a lost one's, its last good copy. Returns whether it was so."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from segue.core.release import Revision, version_of
+from segue.core.samples import percentile
 from segue.core.traffic import Books, Sample
 from segue.engine import ledger as ledgers
 from segue.engine.journal import Journal
@@ -45,11 +46,20 @@ def service_status(service: Service) -> Document:
 def _state(service: Service) -> str:
     rollout, record = service.rollout, service.record
     if rollout is not None:
-        return "rolling_out" if rollout.turned is None and rollout.kind != "rollback" else "rolling_back"
+        return _going_on(rollout)
     if record.stable is None:
         return "stopped"
     whole = service.keeper.fleet.ready(record.stable) >= service.keeper.demand.count(record.stable)
     return "steady" if whole and not record.degraded else "degraded"
+
+
+def _going_on(rollout: RolloutRecord) -> str:
+    """The state of a rollout that is not decided."""
+    if rollout.turned is not None or rollout.kind == "rollback":
+        return "rolling_back"
+    if rollout.person.asked is not None:
+        return "holding"
+    return "paused" if rollout.person.paused else "rolling_out"
 
 
 def _versions(service: Service) -> Document:
@@ -87,10 +97,10 @@ def _running(service: Service, rollout: RolloutRecord) -> Document:
         "strategy": rollout.strategy,
         "from": rollout.old and version_of(rollout.old),
         "to": rollout.new and version_of(rollout.new),
-        "state": "rolling_back" if rollout.turned is not None else "rolling_out",
+        "state": _going_on(rollout),
         "step": begun[-1].number if begun else 0,
         "of": len(rollout.steps),
-        "hold": None,
+        "hold": rollout.person.asked,
         "basis": rollout.basis,
     }
 
@@ -105,7 +115,7 @@ def rollout(record: RolloutRecord) -> Document:
         "strategy": record.strategy,
         "from": record.old and version_of(record.old),
         "to": record.new and version_of(record.new),
-        "state": "decided" if record.decided else ("rolling_back" if record.turned is not None else "rolling_out"),
+        "state": "decided" if record.decided else _going_on(record),
         "outcome": record.outcome,
         "basis": record.basis,
         "reason": record.reason or record.turned,
@@ -148,7 +158,6 @@ def report(journal: Journal, record: RolloutRecord) -> Document:
         "rollback_ms": there if record.kind == "rollback" else back,
         "steps": steps,
         "judgements": [found["verdict"] for found in steps if found["verdict"]],
-        "provisional": True,
         "notes": [event.body["text"] for event in events if event.event == "note"],
         "log": list(record.log),
     }
@@ -202,17 +211,9 @@ def _by_name(counts: Mapping[Revision, int]) -> dict[str, int]:
 
 def latency(sample: Sample) -> dict[str, float]:
     """Percentiles of a sample's answers in milliseconds, each the upper edge of its bucket."""
-    edges = sorted((float(edge), count) for edge, count in sample.latency_us.items() if count)
-    total = sum(count for _, count in edges)
-    found: dict[str, float] = {}
-    for name, part in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
-        seen = 0
-        for edge, count in edges:
-            seen += count
-            if seen >= part * total:
-                found[name] = round(edge / 1000, 3)
-                break
-    return found
+    parts = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+    found = {name: percentile(sample, part) for name, part in parts.items()}
+    return {name: round(edge / 1000, 3) for name, edge in found.items() if edge is not None}
 
 
 def _seconds(began: datetime, ended: datetime | None) -> float | None:

@@ -19,7 +19,7 @@ from segue.core.traffic import InstanceId
 from segue.core.version import Version
 from segue.engine.bell import Bell
 from segue.engine.clock import Clock, wait_for
-from segue.engine.health import RunCommand, probe, smoke
+from segue.engine.health import RunCommand, probe, smoke, warm
 from segue.engine.journal import Journal
 from segue.engine.member import Member, State
 from segue.engine.records import IntentRecord
@@ -208,6 +208,7 @@ class Fleet:
                 member.fatal = True
                 self._note(member, problem)
                 return
+            await warm(member.version, instance.intent.address)
             if member.version.health.min_ready:
                 await self._clock.sleep(member.version.health.min_ready.total_seconds())
                 if await probe(member.version, instance.intent.address, self._run) is not None:

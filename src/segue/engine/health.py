@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 from segue.core.version import Health, Smoke, SmokeHttp, Version
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
 
 RunCommand = Callable[[Version, str, float], Awaitable[tuple[int, str]]]
 """Runs a command in a version's folder and environment, at most so many seconds: exit status, last output."""
+
+
+_HEAD = 4096
+"""Bytes of an answer that are kept."""
 
 
 async def probe(version: Version, address: str, run: RunCommand) -> str | None:
@@ -32,21 +38,28 @@ async def probe(version: Version, address: str, run: RunCommand) -> str | None:
 
 
 async def _answer(health: Health, address: str) -> str | None:
-    with _socket(address) as sock:
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(sock, _place(address))
-        if health.path is None:
-            return None
-        request = f"GET {health.path} HTTP/1.1\r\nHost: {_host(address)}\r\nConnection: close\r\n\r\n"
-        await loop.sock_sendall(sock, request.encode())
-        line = b""
-        while b"\n" not in line and (part := await loop.sock_recv(sock, 4096)):
-            line += part
+    line = await _exchange(health.path, address)
+    if health.path is None:
+        return None
     words = line.partition(b"\n")[0].split(None, 2)
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
         return f"GET {health.path} was not answered in HTTP"
     status, (low, high) = int(words[1]), health.expect
     return None if low <= status <= high else f"GET {health.path} answered {status}, not {_range(health.expect)}"
+
+
+async def _exchange(path: str | None, address: str, *, whole: bool = False) -> bytes:
+    """The head of the answer to a GET of `path`, once its first line is there or it is `whole`. No path: connect."""
+    with _socket(address) as sock:
+        loop, answer = asyncio.get_running_loop(), b""
+        await loop.sock_connect(sock, _place(address))
+        if path is None:
+            return answer
+        request = f"GET {path} HTTP/1.1\r\nHost: {_host(address)}\r\nConnection: close\r\n\r\n"
+        await loop.sock_sendall(sock, request.encode())
+        while (whole or b"\n" not in answer) and (part := await loop.sock_recv(sock, 65536)):
+            answer = (answer + part)[:_HEAD]
+    return answer
 
 
 def _socket(address: str) -> socket.socket:
@@ -103,6 +116,18 @@ async def _smoke(version: Version, test: Smoke, address: str, run: RunCommand, s
     if test.contains is not None and test.contains not in response.text:
         return f"GET {test.path}: the answer does not contain {test.contains!r}"
     return None
+
+
+async def warm(version: Version, address: str) -> None:
+    """Have the instance at `address` answer its warm-up requests. Whatever it answers will do, also nothing."""
+    warm_up = version.warm_up
+    if warm_up is None:
+        return
+    seconds = version.health.timeout.total_seconds()
+    for path in islice(cycle(warm_up.paths), warm_up.requests):
+        with suppress(TimeoutError, OSError):
+            async with asyncio.timeout(seconds):
+                await _exchange(path, address, whole=True)
 
 
 async def _get(address: str, path: str, seconds: float) -> httpx.Response:

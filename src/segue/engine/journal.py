@@ -40,7 +40,7 @@ class Journal:
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._clock = clock
         self._pulse = asyncio.Event()
-        self._db = Database(folder, rows.SCHEMA, clock, self._wake)
+        self._db = Database(folder, rows.SCHEMA, clock, self._wake, rows.ADDED)
 
     @property
     def disk_full(self) -> bool:
@@ -249,6 +249,20 @@ class Journal:
         """What has been counted for a rollout."""
         found = self._db.all("SELECT body FROM told.ledger WHERE rollout = ?", rollout)
         return json.loads(found[0]["body"]) if found else None
+
+    def put_poll(self, rollout: str, document: dict[str, Any]) -> None:
+        """Write down what was counted since the last look, so that it can be judged again after a crash."""
+        self._db.put("told.poll", {"rollout": rollout, "body": json.dumps(document)})
+
+    def polls(self, rollout: str) -> list[dict[str, Any]]:
+        """What was counted for a rollout, look by look."""
+        found = self._db.all("SELECT body FROM told.poll WHERE rollout = ? ORDER BY seq", rollout)
+        return [json.loads(row["body"]) for row in found]
+
+    def drop_polls(self, rollouts: Sequence[str]) -> None:
+        """Forget the single looks of old rollouts; their ledgers stay."""
+        for rollout in rollouts:
+            self._db.write("DELETE FROM told.poll WHERE rollout = ?", (rollout,))
 
     def remember(self, key: str, value: str) -> str | None:
         """Write a value down under `key`; the one that was there before."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from segue.core.demand import Demand
-from segue.core.release import Revision, Share
-from segue.core.traffic import Backend, Route, ServiceTable
+from segue.core.release import BlueGreen, Canary, Revision, Share
+from segue.core.traffic import Backend, Preview, Route, ServiceTable, Sticky, is_loopback
 from segue.core.version import Version
 from segue.engine.bell import Bell
 from segue.engine.clock import Clock
@@ -20,6 +22,7 @@ from segue.engine.fleet import Fleet
 from segue.engine.health import RunCommand
 from segue.engine.journal import Journal
 from segue.engine.member import Member, State
+from segue.engine.records import RolloutRecord
 from segue.engine.routing import TableKeeper
 from segue.errors import RouterLost, RouterRefused
 from segue.ports import Platform, Router
@@ -28,7 +31,20 @@ LOOK_EVERY = 0.01
 """Seconds between two looks at what the router counts."""
 
 LINGER = 3.0
-"""Seconds that the router knows a version after its last instance: longer than the shield waits for an answer."""
+"""Seconds that the router knows a version after its last instance, besides the time that the shield waits for it."""
+
+PATIENCE = timedelta(seconds=1)
+"""The least time that the shield waits for an answer of the version on trial alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What the router is told of a version that is being tried out; see `ServiceTable`."""
+
+    revision: Revision
+    patience: timedelta = PATIENCE
+    sticky: Sticky | None = None
+    preview: Preview | None = None
 
 
 class Keeper:
@@ -46,13 +62,15 @@ class Keeper:
         clock: Clock,
         run: RunCommand,
         version: Callable[[Revision], Version],
+        token: Callable[[], str],
     ) -> None:
         self.service, self.route, self.demand, self.version = service, route, Demand(), version
-        self.trial: Revision | None = None
+        self.trial: Trial | None = None
         self.rollout: str | None = None
         self.refusal: str | None = None
         self.bell = Bell()
         self._router, self._tables, self._journal, self._clock = router, tables, journal, clock
+        self._token, self._patience = token, PATIENCE
         self._shares: Mapping[Revision, Share] = {}
         self._last_there: dict[Revision, float] = {}
         self.fleet = Fleet(
@@ -78,6 +96,26 @@ class Keeper:
         self._shares = demand.shares if self._covered(demand) else before.shares
         self._last_there = dict.fromkeys({*demand.sizes, *before.sizes}, self._clock.monotonic())
 
+    def try_out(self, rollout: RolloutRecord, patience: timedelta = PATIENCE) -> None:
+        """The router is to treat the version that `rollout` brings as one on trial from now on."""
+        if rollout.trial is not None:
+            self.trial = self._trial(rollout, rollout.trial, patience)
+            self._patience = patience
+            self.bell.ring()
+
+    def _trial(self, rollout: RolloutRecord, revision: Revision, patience: timedelta) -> Trial:
+        strategy = rollout.release and rollout.release.strategy
+        if isinstance(strategy, Canary):
+            return Trial(revision, patience, sticky=_sticky(strategy.sticky))
+        listen = strategy.preview if isinstance(strategy, BlueGreen) and rollout.turned is None else None
+        token = self._token() if listen and not is_loopback(listen) else None
+        return Trial(revision, patience, preview=Preview(listen, revision, token) if listen else None)
+
+    def settle(self) -> None:
+        """No version is on trial any more."""
+        self.trial = None
+        self.bell.ring()
+
     # Making it true
 
     async def run(self) -> None:
@@ -88,7 +126,7 @@ class Keeper:
                 self._staff()
                 await self._route()
                 if self._lingering():
-                    waits.append(asyncio.ensure_future(self._clock.sleep(LINGER)))
+                    waits.append(asyncio.ensure_future(self._clock.sleep(self._linger)))
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for wait in waits:
@@ -133,7 +171,11 @@ class Keeper:
         if not self._shares and not self.fleet.members:
             return None
         revisions = sorted(self._there() | set(self._shares) | self._lingering())
-        return ServiceTable(self.service, self.route, tuple(map(self._backend, revisions)), self.trial)
+        table = ServiceTable(self.service, self.route, tuple(map(self._backend, revisions)))
+        if (trial := self.trial) is None:
+            return table
+        preview = trial.preview if trial.preview and trial.preview.revision in revisions else None
+        return replace(table, trial=trial.revision, patience=trial.patience, sticky=trial.sticky, preview=preview)
 
     def _there(self) -> set[Revision]:
         """The revisions that have instances; when each last had one is noted."""
@@ -148,8 +190,13 @@ class Keeper:
         second attempt would end the first one, too.
         """
         now, there = self._clock.monotonic(), self._there()
-        self._last_there = {v: at for v, at in self._last_there.items() if now - at < LINGER or v in there}
+        self._last_there = {v: at for v, at in self._last_there.items() if now - at < self._linger or v in there}
         return set(self._last_there) - there
+
+    @property
+    def _linger(self) -> float:
+        """Seconds that a version stays in the table: longer than a request may wait for its second attempt."""
+        return LINGER + self._patience.total_seconds()
 
     def _backend(self, revision: Revision) -> Backend:
         members = (member for member in self.fleet.members if member.revision == revision)
@@ -239,6 +286,12 @@ class Keeper:
 def _worth(member: Member) -> tuple[bool, bool, int]:
     """What is least worth keeping comes first: what is not ready, then what is newest."""
     return (member.state is State.READY, member.instance is not None, -member.ordinal)
+
+
+def _sticky(setting: str) -> Sticky | None:
+    """``none``, ``cookie`` or ``header:NAME`` as the router is told it."""
+    kind, _, header = setting.partition(":")
+    return {"cookie": Sticky(), "header": Sticky(header)}.get(kind)
 
 
 def _needed(demand: Demand, version: Revision) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from segue.core.release import Revision
+from segue.core.samples import plus, since
 from segue.core.traffic import Books, Sample
-from segue.judge.provisional import plus, since
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from segue.core.release import BlueGreen, InPlace, Rolling
+from segue.core.release import How, Rolling
 from segue.core.traffic import Route
-from segue.core.version import Health, Smoke, Stop
-from segue.engine.records import Hooks
+from segue.core.version import Health, Smoke, Stop, WarmUp
+from segue.engine.records import Hooks, Judging
 
 Busy = Literal["refuse", "wait", "replace"]
 
@@ -29,7 +29,7 @@ class Order:
     command: str
     replicas: int = 1
     route: Route = Route()
-    strategy: Rolling | InPlace | BlueGreen = Rolling()
+    strategy: How = Rolling()
     source: Path | None = None
     shared: tuple[str, ...] = ()
     build: str | None = None
@@ -37,20 +37,27 @@ class Order:
     user: str | None = None
     health: Health = Health()
     smoke: tuple[Smoke, ...] = ()
+    warm_up: WarmUp | None = None
     stop: Stop = Stop()
     hooks: Hooks = Hooks()
+    judging: Judging = Judging()
     retain: int = 3
     manifest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks, with what words, and how the same request can be told from a new one."""
+    """Who asks, with what words, and how the same request can be told from a new one.
+
+    `basis` and `log`: where Segue itself asks, what that rests on, and the lines that made it ask.
+    """
 
     who: str = "somebody"
     reason: str | None = None
     key: str | None = None
     if_busy: Busy = "refuse"
+    basis: str | None = None
+    log: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,35 +8,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from segue.core.demand import Demand
-from segue.core.release import Revision
-from segue.core.steps import Check, Hold, Judge, Run, Scale, Shift
-from segue.core.verdict import Judgement
+from segue.core.release import NOTHING, Revision
+from segue.core.steps import Check, Hold, Judge, Proof, Run, Scale, Shift, Silence, percent
+from segue.core.verdict import Basis, Judgement, Verdict
+from segue.engine.book import Book
 from segue.engine.clock import Clock
 from segue.engine.keeper import Keeper
-from segue.engine.records import RolloutRecord
+from segue.engine.records import Course, RolloutRecord
+from segue.engine.setback import Setback
 from segue.engine.watch import Watch
 from segue.errors import RouterRefused
+
+T = TypeVar("T")
 
 SHIFT_SECONDS, CHECK_SECONDS = 30.0, 120.0
 """How long a shift and the smoke tests may take before the step has failed."""
 
-Tell = Callable[..., None]
-"""Tells clients of the rollout that something happened: the event, and what belongs to it."""
-
-
-@dataclass(eq=False)
-class Setback(Exception):
-    """Why a rollout turns back. `replaced`: a newer deploy takes its place; `person`: somebody asked for it."""
-
-    reason: str
-    log: tuple[str, ...] = ()
-    person: bool = False
-    replaced: bool = False
-    judgement: Judgement | None = None
+OFTEN, SELDOM, LONG = 1.0, 5.0, timedelta(minutes=1)
+"""Seconds between two words about a judgement, at first and once it has lasted long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +43,13 @@ class Work:
     hook: Callable[[RolloutRecord, str], Awaitable[tuple[int, Sequence[str]]]]
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a person must be asked, for the evidence does not say."""
+
+    text: str
+
+
 class Performer:
     """Makes steps true. `against` says what speaks against going on, if anything does; on a way back, nothing."""
 
@@ -59,18 +59,18 @@ class Performer:
         watch: Watch,
         clock: Clock,
         work: Work,
-        tell: Tell,
+        book: Book,
         against: Callable[[], Setback | None],
     ) -> None:
         self._keeper, self._watch, self._clock, self._work = keeper, watch, clock, work
-        self._tell, self._against = tell, against
+        self._book, self._against = book, against
 
-    async def perform(self, rollout: RolloutRecord, number: int, before: Demand, began: datetime) -> Judgement | None:
-        """Return when the `number`-th step, begun at `began`, is true; a Judge's judgement. Raises Setback."""
-        step, keeper = rollout.steps[number - 1], self._keeper
-        match step:
+    async def perform(self, number: int, before: Demand, began: datetime) -> Judgement | None:
+        """Return when the `number`-th step, begun at `began`, is true; what was judged or said. Raises Setback."""
+        keeper = self._keeper
+        match self._book.record.steps[number - 1]:
             case Run(hook):
-                await self._hook(rollout, hook)
+                await self._hook(hook)
             case Scale(version, count) if count > before.count(version):
                 await self.until(keeper.scaled_up(version, count), self._patience(version), version)
             case Scale(version, count):
@@ -79,34 +79,40 @@ class Performer:
                 await self.until(keeper.checked(version), CHECK_SECONDS, version)
             case Shift(shares):
                 await self.until(keeper.shifted(dict(shares)), SHIFT_SECONDS)
-            case Judge():
-                return await self._judge(step, number, began)
-            case Hold():
-                raise NotImplementedError("no strategy holds yet")
+            case Judge(until):
+                return await self._judge(until, number, began)
+            case Hold(question):
+                return await self._ask(number, question)
         return None
 
     async def until(
-        self, true: Awaitable[None], limit: float | None = None, starting: Revision | None = None
-    ) -> None:
-        """Return when it is `true`. Raises Setback when it is late, or when something speaks against going on."""
+        self,
+        true: Awaitable[T],
+        limit: float | None = None,
+        starting: Revision | None = None,
+        late: str | None = None,
+    ) -> T:
+        """What `true` returns. Raises Setback when it is `late`, or when something speaks against going on."""
+        wanted = asyncio.ensure_future(true)
         waits: list[asyncio.Future[Any]] = [
-            asyncio.ensure_future(true),
+            wanted,
             asyncio.ensure_future(self._keeper.bell.until(lambda: self._against() is not None)),
         ]
         if limit is not None:
             waits.append(asyncio.ensure_future(self._clock.sleep(limit)))
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if waits[0].done():
-                waits[0].result()
-                return
+            if wanted.done():
+                return wanted.result()
         except RouterRefused as refusal:
             raise Setback(refusal.message) from refusal
         finally:
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
-        raise await self._explained(self._against() or self._late(limit, starting), starting)
+        raise await self._explained(
+            self._against() or (Setback(late) if late else self._late(limit, starting)), starting
+        )
 
     def _late(self, limit: float | None, starting: Revision | None) -> Setback:
         why = "; ".join(self._keeper.fleet.problems(starting)) if starting else "the router did not confirm it"
@@ -121,23 +127,102 @@ class Performer:
         health = self._keeper.version(version).health
         return (health.deadline + health.min_ready).total_seconds()
 
-    async def _judge(self, step: Judge, number: int, began: datetime) -> Judgement:
-        await self.until(self._silence(number, began + step.silence))
-        await self._watch.look()
-        judgement = self._watch.judgement()
-        if judgement.alarm:
-            raise Setback(judgement.reason, judgement=judgement)
-        return judgement
+    # Judging
 
-    async def _silence(self, number: int, end: datetime) -> None:
-        while (left := (end - self._clock.now()).total_seconds()) > 0:
-            self._tell("judging", step=number, text=f"{left:.0f} s left; {self._watch.judgement().reason}")
-            await self._clock.sleep(min(1.0, left))
+    async def _judge(self, until: Silence | Proof, number: int, began: datetime) -> Judgement:
+        person = self._book.record.person
+        if person.asked is not None and person.step == number:  # it was undecided before a restart
+            return await self._ask(number, person.asked)
+        if isinstance(until, Proof):
+            self._watch.prove(number, until.gate)
+        said = await self.until(self._verdict(until, number, began))
+        if isinstance(said, Question):
+            return await self._ask(number, said.text)
+        if said.alarm:
+            raise Setback(said.reason, judgement=said)
+        return said
 
-    async def _hook(self, rollout: RolloutRecord, hook: str) -> None:
+    async def _verdict(self, until: Silence | Proof, number: int, began: datetime) -> Judgement | Question:
+        while True:
+            waited = self._clock.now() - began
+            end = until.length if isinstance(until, Silence) else until.most
+            if waited >= end:
+                await self._watch.look()
+            said = self._silence(until, waited) if isinstance(until, Silence) else self._proof(until, waited)
+            if self._book.record.person.full:
+                return self._passed()
+            if said is not None:
+                return said
+            left = (end - waited).total_seconds()
+            self._book.tell("judging", step=number, text=self._so_far(until, left))
+            await self._clock.sleep(min(OFTEN if waited < LONG else SELDOM, left))
+
+    def _silence(self, until: Silence, waited: timedelta) -> Judgement | None:
+        return self._watch.silence() if waited >= until.length else None
+
+    def _proof(self, until: Proof, waited: timedelta) -> Judgement | Question | None:
+        """The verdict, once there is one or none can come; not before `least`."""
+        if waited < until.least:
+            return None
+        said = self._watch.proof()
+        if said.verdict is not Verdict.UNDECIDED:
+            return said
+        judging = self._book.record.judging
+        if self._watch.cannot_come(said, waited, until.most - waited):
+            return self._otherwise(judging.low_traffic, "low_traffic", self._too_little(said))
+        if waited >= until.most:
+            why = f"{said.reason}; not proven within {until.most.total_seconds():g} s"
+            return self._otherwise(judging.undecided, "undecided", why)
+        return None
+
+    def _too_little(self, said: Judgement) -> str:
+        new = self._book.record.new
+        share = self._keeper.demand.share(new) if new else NOTHING
+        seen, whole = said.numbers.get("requests") or 0, said.numbers.get("whole")
+        some = f"about {whole:,}" if whole else "some hundreds"
+        return f"{percent(share)}: {seen:,} requests, a verdict needs {some}"
+
+    def _otherwise(self, course: Course, setting: str, why: str) -> Judgement | Question:
+        """What is done where the evidence does not say. Raises Setback."""
+        match course:
+            case "continue":
+                reason = f"{why}; going on by health alone, `judge.{setting}`"
+                return Judgement(Verdict.PASS, Basis.HEALTH, reason, self._watch.proof().numbers)
+            case "hold":
+                return Question(why)
+        raise Setback(f"{why}; going back, `judge.{setting}`")
+
+    def _so_far(self, until: Silence | Proof, left: float) -> str:
+        if isinstance(until, Silence):
+            return f"{left:.0f} s left; {self._watch.silence().reason}"
+        return f"at most {left:.0f} s left; {self._watch.proof().reason}"
+
+    # Asking
+
+    async def _ask(self, number: int, question: str) -> Judgement:
+        """Return when a person let it pass. Raises Setback when nobody did in time."""
+        book = self._book
+        if not book.record.person.full and book.record.person.passed < number:
+            within = book.record.judging.approve_within
+            left = book.ask(number, question) + within - self._clock.now()
+
+            def passed() -> bool:
+                return book.record.person.full or book.record.person.passed >= number
+
+            nobody = f"nobody answered within {within.total_seconds():g} s: {question}"
+            await self.until(self._keeper.bell.until(passed), max(0.0, left.total_seconds()), late=nobody)
+        return self._passed()
+
+    def _passed(self) -> Judgement:
+        who = self._book.record.person.who or "somebody"
+        return Judgement(Verdict.PASS, Basis.PERSON, f"{who} let it pass")
+
+    async def _hook(self, hook: str) -> None:
         """A hook is never interrupted: what it has begun, it ends."""
-        self._tell("hook", hook=hook, state="began")
-        status, output = await self._work.hook(rollout, hook)
-        self._tell("hook", hook=hook, state="ended", status=status)
+        if hook == "after":
+            self._book.seal(hook)
+        self._book.tell("hook", hook=hook, state="began")
+        status, output = await self._work.hook(self._book.record, hook)
+        self._book.tell("hook", hook=hook, state="ended", status=status)
         if status != 0:
             raise Setback(f"the {hook} hook exited with status {status}", tuple(output))

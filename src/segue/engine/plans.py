@@ -7,7 +7,7 @@ from typing import Any
 from segue.core import simulate, strategies
 from segue.core.demand import Demand
 from segue.core.release import Release, Side, revision, version_of
-from segue.core.steps import Check, Judge, Plan, Run, Scale, Shift, Step, decision
+from segue.core.steps import Check, Judge, Plan, Run, Scale, Shift, Silence, Step, decision
 from segue.engine.orders import Order
 from segue.engine.service import Service
 from segue.errors import Refused, Usage
@@ -60,8 +60,8 @@ def _shown(played: simulate.Played) -> dict[str, Any]:
 
 def _seconds(step: Step) -> float:
     match step:
-        case Judge(silence):
-            return silence.total_seconds()
+        case Judge(until):
+            return (until.length if isinstance(until, Silence) else until.least).total_seconds()
         case Scale():
             return START_SECONDS
         case Check() | Shift() | Run():

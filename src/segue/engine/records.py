@@ -4,8 +4,8 @@ from the world."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -14,6 +14,7 @@ from segue.core.release import Release, Return, Revision
 from segue.core.steps import Plan, Step
 from segue.core.traffic import Route
 from segue.core.version import Version
+from segue.judge.settings import Settings
 from segue.ports import Intent
 
 RELEASE = TypeAdapter(Release)
@@ -27,11 +28,33 @@ class Hooks:
 
     before: str | None = None
     on_rollback: str | None = None
+    after: str | None = None
     timeout: float = 600.0
 
     def command(self, hook: str) -> str:
         """The command of the hook called `hook`."""
-        return {"before": self.before, "on_rollback": self.on_rollback}[hook] or "true"
+        return {"before": self.before, "on_rollback": self.on_rollback, "after": self.after}[hook] or "true"
+
+
+Course = Literal["continue", "hold", "rollback"]
+"""What is done where the evidence does not say: go on, ask a person, or go back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """How a rollout is judged: what the manifest's `judge`, `evidence` and `approve_within` say.
+
+    `settle`: an instance's first seconds, in which its latency does not count. `low_traffic`: what is done where no
+    verdict can come in time; `undecided`: where it did not come. `logs`: patterns of lines that speak against the
+    version that writes more of them. `approve_within`: how long a person is waited for.
+    """
+
+    settings: Settings = Settings()
+    settle: timedelta = timedelta(seconds=10)
+    low_traffic: Course = "continue"
+    undecided: Course = "hold"
+    logs: tuple[str, ...] = ()
+    approve_within: timedelta = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +93,8 @@ class ServiceRecord:
     """One service: its route, the revision that serves, what is demanded, and how it is deployed.
 
     `retain`: how many versions can be gone back to. `strategy` is the one that `restart` and a later
-    rollback go by. `degraded` says why the service needs somebody's attention, if it does.
+    rollback go by. `degraded` says why the service needs somebody's attention, if it does. `sealed`: the `hook`,
+    when it ran (`at`), and the `version` before which nothing can be gone back to any more.
     """
 
     name: str
@@ -80,6 +104,24 @@ class ServiceRecord:
     strategy: dict[str, Any] = field(default_factory=dict)
     retain: int = 3
     degraded: str | None = None
+    sealed: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What persons said of a rollout, and what they are asked.
+
+    `asked`: the question that stands since `since`, at the step numbered `step`. `passed`: the last step that
+    a person let pass, and `who` it was. `paused`: no further step begins. `full`: no more is judged or asked.
+    """
+
+    asked: str | None = None
+    since: datetime | None = None
+    step: int = 0
+    passed: int = 0
+    who: str | None = None
+    paused: bool = False
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +129,7 @@ class RolloutRecord:
     """One rollout: what was asked for, its plan, and how it went.
 
     `start` is the demand that the plan begins from. `back` is the plan of the way back and `turned` the
-    reason, once it was turned back. `route` takes effect with the decision.
+    reason, once it was turned back. `route` takes effect with the decision. `judging`: how it is judged.
     """
 
     id: str
@@ -115,6 +157,8 @@ class RolloutRecord:
     reason: str | None = None
     exit: int | None = None
     log: tuple[str, ...] = ()
+    judging: Judging = Judging()
+    person: Person = Person()
 
     @property
     def trial(self) -> Revision | None:

@@ -22,6 +22,8 @@ from segue.engine.records import (
     Event,
     Hooks,
     IntentRecord,
+    Judging,
+    Person,
     Recipe,
     RolloutRecord,
     ServiceRecord,
@@ -33,7 +35,8 @@ from segue.ports import Intent
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS service (
-    name TEXT PRIMARY KEY, route TEXT, demand TEXT, stable TEXT, strategy TEXT, retain INTEGER, degraded TEXT);
+    name TEXT PRIMARY KEY, route TEXT, demand TEXT, stable TEXT, strategy TEXT, retain INTEGER, degraded TEXT,
+    sealed TEXT);
 CREATE TABLE IF NOT EXISTS version (
     service TEXT, revision TEXT, name TEXT, number INTEGER, version TEXT, recipe TEXT, hooks TEXT, created TEXT,
     PRIMARY KEY (service, revision));
@@ -42,7 +45,7 @@ CREATE TABLE IF NOT EXISTS rollout (
     id TEXT PRIMARY KEY, service TEXT, kind TEXT, strategy TEXT, old TEXT, new TEXT, release TEXT, plan TEXT,
     start TEXT, who TEXT, asked TEXT, manifest TEXT, route TEXT, started TEXT, back TEXT, turned TEXT,
     turned_at TEXT, replaced INTEGER, decided TEXT, ended TEXT, outcome TEXT, basis TEXT, reason TEXT,
-    exit INTEGER, log TEXT);
+    exit INTEGER, log TEXT, judging TEXT, person TEXT);
 CREATE INDEX IF NOT EXISTS rollout_service ON rollout (service, started);
 CREATE TABLE IF NOT EXISTS step (
     rollout TEXT, way TEXT, number INTEGER, step TEXT, demand TEXT, began TEXT, ended TEXT, outcome TEXT,
@@ -55,10 +58,17 @@ CREATE TABLE IF NOT EXISTS told.event (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT, event TEXT, service TEXT, rollout TEXT, body TEXT);
 CREATE INDEX IF NOT EXISTS told.event_rollout ON event (rollout, seq);
 CREATE TABLE IF NOT EXISTS told.ledger (rollout TEXT PRIMARY KEY, body TEXT);
+CREATE TABLE IF NOT EXISTS told.poll (seq INTEGER PRIMARY KEY AUTOINCREMENT, rollout TEXT, body TEXT);
+CREATE INDEX IF NOT EXISTS told.poll_rollout ON poll (rollout, seq);
 """
+
+ADDED = (("service", "sealed"), ("rollout", "judging"), ("rollout", "person"))
+"""Columns that a journal of an earlier version may lack."""
 
 RECIPE = TypeAdapter(Recipe)
 HOOKS = TypeAdapter(Hooks)
+JUDGING = TypeAdapter(Judging)
+PERSON = TypeAdapter(Person)
 
 
 def service(record: ServiceRecord) -> dict[str, Any]:
@@ -71,6 +81,7 @@ def service(record: ServiceRecord) -> dict[str, Any]:
         "strategy": json.dumps(record.strategy),
         "retain": record.retain,
         "degraded": record.degraded,
+        "sealed": record.sealed and json.dumps(record.sealed),
     }
 
 
@@ -84,6 +95,7 @@ def read_service(row: sqlite3.Row) -> ServiceRecord:
         strategy=json.loads(row["strategy"]),
         retain=row["retain"],
         degraded=row["degraded"],
+        sealed=row["sealed"] and json.loads(row["sealed"]),
     )
 
 
@@ -141,6 +153,8 @@ def rollout(record: RolloutRecord) -> dict[str, Any]:
         "reason": record.reason,
         "exit": record.exit,
         "log": json.dumps(record.log),
+        "judging": JUDGING.dump_json(record.judging).decode(),
+        "person": PERSON.dump_json(record.person).decode(),
     }
 
 
@@ -172,6 +186,8 @@ def read_rollout(row: sqlite3.Row) -> RolloutRecord:
         reason=row["reason"],
         exit=row["exit"],
         log=tuple(json.loads(row["log"])),
+        judging=JUDGING.validate_json(row["judging"]) if row["judging"] else Judging(),
+        person=PERSON.validate_json(row["person"]) if row["person"] else Person(),
     )
 
 

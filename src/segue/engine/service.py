@@ -3,61 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
-from pydantic import TypeAdapter
-
-from segue.core import simulate, strategies
-from segue.core.demand import Demand
-from segue.core.release import ALL, BlueGreen, InPlace, Release, Return, Revision, Rolling, Side, Strategy, version_of
-from segue.engine.catalog import Catalog
+from segue.core import strategies
+from segue.core.release import BlueGreen, How, Return, Revision, Side, version_of
+from segue.engine.beginning import HOW, Beginning
 from segue.engine.clock import Clock
+from segue.engine.guard import Guard, basis
 from segue.engine.journal import Journal
-from segue.engine.keeper import Keeper
+from segue.engine.life import Life
 from segue.engine.orders import Answer, Asker, Order
-from segue.engine.perform import Setback, Work
 from segue.engine.records import Hooks, IntentRecord, RolloutRecord, ServiceRecord, StepRecord, VersionRecord
 from segue.engine.run import Runner
-from segue.engine.watch import Watch
+from segue.engine.setback import Setback
 from segue.errors import Refused, Usage
-from segue.ports import Evidence
-
-HOW: TypeAdapter[Rolling | InPlace | BlueGreen] = TypeAdapter(Rolling | InPlace | BlueGreen)
 
 
 class Service:
     """One service under a control plane. Every request is journalled before it is answered."""
 
-    def __init__(
-        self,
-        record: ServiceRecord,
-        *,
-        keeper: Keeper,
-        catalog: Catalog,
-        evidence: Evidence,
-        journal: Journal,
-        clock: Clock,
-        work: Work,
-    ) -> None:
-        self.name, self.keeper, self.catalog = record.name, keeper, catalog
-        self.runner: Runner | None = None
-        self._unwritten = record
-        self._evidence, self._journal, self._clock, self._work = evidence, journal, clock, work
+    def __init__(self, life: Life, journal: Journal, clock: Clock) -> None:
+        self.name, self.keeper, self.catalog = life.name, life.keeper, life.catalog
+        self._life, self._journal, self._clock = life, journal, clock
+        self._beginning = Beginning(life, journal, clock)
         self._turn = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def record(self) -> ServiceRecord:
         """What the journal holds of the service."""
-        return self._journal.service(self.name) or self._unwritten
+        return self._life.record
+
+    @property
+    def runner(self) -> Runner | None:
+        """What carries out the newest rollout."""
+        return self._life.runner
 
     @property
     def rollout(self) -> RolloutRecord | None:
         """The rollout that is not decided yet."""
-        return self.runner.record if self.runner and self.runner.record.decided is None else None
+        return self._life.rollout
 
     def steps(self, rollout: str) -> list[StepRecord]:
         """The steps of a rollout that have begun."""
@@ -65,8 +51,7 @@ class Service:
 
     def side(self) -> Side | None:
         """The version that serves, and its size."""
-        stable, demand = self.record.stable, self.keeper.demand
-        return Side(stable, demand.sizes.get(stable) or demand.count(stable)) if stable else None
+        return self._life.side()
 
     def previous(self) -> str | None:
         """The version that a rollback goes to now: the kept one, or the last other one that served."""
@@ -78,51 +63,21 @@ class Service:
 
     def begin(self) -> None:
         """Keep the demand true, and do what is due by the clock."""
-        self._spawn(self.keeper.run())
-        self._spawn(self._retire_when_due())
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            failure = {"message": f"{self.name}: the control plane failed", "exception": error, "task": task}
-            asyncio.get_running_loop().call_exception_handler(failure)
+        self._life.begin()
+        self._life.spawn(self._retire_when_due())
+        self._life.spawn(self._go_back_in_keep())
 
     async def close(self) -> None:
         """Stop looking after the service; everything runs on."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.keeper.fleet.close()
+        await self._life.close()
 
     def carry_out(self, record: RolloutRecord) -> Runner:
         """Carry `record` out, from wherever it stands."""
-        journal, clock = self._journal, self._clock
-        watch = Watch(self.name, record, evidence=self._evidence, journal=journal, clock=clock)
-        self.runner = Runner(record, keeper=self.keeper, watch=watch, journal=journal, clock=clock, work=self._work)
-        self._spawn(self._run(self.runner))
-        return self.runner
+        return self._life.carry_out(record)
 
     def bury(self, dead: Sequence[IntentRecord], runner: Runner | None = None) -> None:
         """Forget instances that are dead: at once, or when `runner` has turned back because of them."""
-        if runner is not None and runner.record.turned is None and runner.record.decided is None:
-            self._spawn(self._bury_later(dead, runner))
-            return
-        for record in dead:
-            self._journal.drop_intent(record.intent.nonce)
-
-    async def _bury_later(self, dead: Sequence[IntentRecord], runner: Runner) -> None:
-        await self.keeper.bell.until(lambda: runner.record.turned is not None or runner.record.decided is not None)
-        self.bury(dead)
-
-    async def _run(self, runner: Runner) -> None:
-        await runner.run()
-        await self._forget_old_versions()
+        self._life.bury(dead, runner)
 
     async def _retire_when_due(self) -> None:
         while True:
@@ -134,7 +89,16 @@ class Service:
             if left > 0:
                 await self._clock.sleep(min(left, 1.0))
             else:
-                await self.retire(Asker("segue", "keep is over", if_busy="wait"))
+                with suppress(Refused):  # somebody else ended it at the same moment
+                    await self.retire(Asker("segue", "keep is over", if_busy="wait"))
+
+    async def _go_back_in_keep(self) -> None:
+        """Go back by itself when the version that serves fails while another one is kept."""
+        guard = Guard(self._life, self._journal, self._clock)
+        while True:
+            setback = await guard.alarm()
+            with suppress(Refused):  # a person was quicker
+                await self.rollback(None, Asker("segue", setback.reason, basis=basis(setback), log=setback.log))
 
     # Requests
 
@@ -143,12 +107,14 @@ class Service:
         return await self._one_at_a_time(asker, lambda: self._deploy(order, asker))
 
     async def _deploy(self, order: Order, asker: Asker) -> Answer:
+        self._refuse_past_hook(order.version, "segue deploy --version ANOTHER")
         digest = await self.catalog.digest(order)
         version = self.catalog.new(order, digest)
         if (answer := self._already(order, asker)) is not None:
             return answer
-        release = self._release(version, order.replicas, order.strategy)
-        return self._roll_out("deploy", order.strategy.name, release, asker, version, order)
+        self._refuse_before_hook()
+        release = self._beginning.release(version, order.replicas, order.strategy)
+        return self._beginning.roll_out("deploy", order.strategy.name, release, asker, version, order)
 
     def _already(self, order: Order, asker: Asker) -> Answer | None:
         """The answer where the version serves as it is ordered; how the next one comes is noted all the same."""
@@ -163,19 +129,44 @@ class Service:
 
     async def rollback(self, to: str | None, asker: Asker) -> Answer:
         """Bring the old version back: the running rollout's, the kept one, or one that is retained."""
+        if asker.key and (found := self._journal.answered(asker.key)):
+            return Answer(found)
         running = self.rollout
         if running and self.runner and running.release and to in (None, running.old and version_of(running.old)):
             self.runner.turn(Setback(asker.reason or f"rolled back by {asker.who}", person=True))
-            self._remember(asker, running.id)
+            self._beginning.remember(asker, running.id)
             return Answer(running.id)
         return await self._one_at_a_time(asker, lambda: self._rollback(to, asker))
+
+    async def promote(self, asker: Asker, *, full: bool = False) -> Answer:
+        """Let the running rollout go on past what a person is asked; with `full` judge and ask no more."""
+        return self._tell_runner(asker, lambda runner: runner.promote(asker.who, asker.reason, full=full))
+
+    async def pause(self, asker: Asker) -> Answer:
+        """Let the running rollout begin no further step."""
+        return self._tell_runner(asker, lambda runner: runner.pause(asker.who, paused=True))
+
+    async def resume(self, asker: Asker) -> Answer:
+        """Let the rollout that is paused go on."""
+        return self._tell_runner(asker, lambda runner: runner.pause(asker.who, paused=False))
+
+    def _tell_runner(self, asker: Asker, tell: Callable[[Runner], None]) -> Answer:
+        """Tell the rollout that runs what a person says. Raises Refused where none does."""
+        if asker.key and (found := self._journal.answered(asker.key)):
+            return Answer(found)
+        if self.runner is None or (running := self.rollout) is None:
+            raise Refused(f"no rollout of {self.name} runs", next="segue status")
+        with self._journal.transaction():
+            tell(self.runner)
+            self._beginning.remember(asker, running.id)
+        return Answer(running.id)
 
     async def _rollback(self, to: str | None, asker: Asker) -> Answer:
         target, how = self._target(to)
         kept = target.revision == self.keeper.demand.kept
         version = target if kept else self.catalog.again(target)
-        release = self._release(version, self._size(), Return(how))
-        return self._roll_out("rollback", "rollback", release, asker, version)
+        release = self._beginning.release(version, self._size(), Return(how))
+        return self._beginning.roll_out("rollback", "rollback", release, asker, version)
 
     async def scale(self, count: int, asker: Asker) -> Answer:
         """Have `count` instances of the version that serves."""
@@ -191,19 +182,20 @@ class Service:
         stable, demand = self._serving(), self.keeper.demand
         if demand.count(stable) == count:
             return Answer(None, f"{self.name} already has {count} instance{'' if count == 1 else 's'}")
-        record = self._new("scale", "scale", asker, old=stable, new=stable)
+        record = self._beginning.new("scale", "scale", asker, old=stable, new=stable)
         start = replace(demand, sizes={**demand.sizes, stable: count})
-        return self._begin(replace(record, plan=strategies.adjust(stable, count), start=start), asker)
+        return self._beginning.begin(replace(record, plan=strategies.adjust(stable, count), start=start), asker)
 
     async def restart(self, asker: Asker) -> Answer:
         """Replace all instances by fresh ones of the same version, by the service's strategy."""
         return await self._one_at_a_time(asker, lambda: self._restart(asker))
 
     async def _restart(self, asker: Asker) -> Answer:
+        self._refuse_before_hook()
         version = self.catalog.again(self.catalog.known[self._serving()])
         how = HOW.validate_python(self.record.strategy)
-        release = self._release(replace(version, hooks=Hooks()), self._size(), how)
-        return self._roll_out("restart", how.name, release, asker, version)
+        release = self._beginning.release(replace(version, hooks=Hooks()), self._size(), how)
+        return self._beginning.roll_out("restart", how.name, release, asker, version)
 
     async def retire(self, asker: Asker) -> Answer:
         """End keep: stop the old version's instances."""
@@ -213,9 +205,40 @@ class Service:
         demand = self.keeper.demand
         if demand.kept is None:
             raise Refused(f"no old version of {self.name} is kept", next="segue status")
-        record = self._new("retire", "retire", asker, old=demand.kept, new=None)
+        after = self._after_to_come
+        record = self._beginning.new(
+            "retire", "retire", asker, old=demand.kept, new=self.record.stable if after else None
+        )
         start = replace(demand, kept=None, kept_until=None)
-        return self._begin(replace(record, plan=strategies.retire(demand.kept), start=start), asker)
+        return self._beginning.begin(
+            replace(record, plan=strategies.retire(demand.kept, after=after), start=start), asker
+        )
+
+    @property
+    def _after_to_come(self) -> bool:
+        """Whether the version that serves has a hook that runs when nothing older is left."""
+        stable, kept = self.record.stable, self.keeper.demand.kept
+        return bool(kept and stable and self.catalog.known[stable].hooks.after)
+
+    def _refuse_before_hook(self) -> None:
+        """Raise Refused while an `after` hook is to come: what follows would be built on what it has not done yet."""
+        if self._after_to_come:
+            raise Refused(
+                f"the after hook of {self.record.stable} is still to run, when keep is over: until then one can only "
+                "go back",
+                next="segue retire, which runs it, or segue rollback",
+            )
+
+    def _refuse_past_hook(self, name: str, next: str) -> None:
+        """Raise Refused for what is older than the version whose `after` hook has run."""
+        sealed, found = self.record.sealed, self.catalog.named(name)
+        if sealed is None or found is None:
+            return
+        by = self.catalog.known.get(Revision(sealed["version"]))
+        if by is None or found.created < by.created:
+            when = f"{sealed['at'][:19].replace('T', ' ')} UTC"
+            what = f"the {sealed['hook']} hook of {version_of(Revision(sealed['version']))} has run ({when})"
+            raise Refused(f"{self.name} cannot go back to {name}: {what}", next=next)
 
     async def down(self, asker: Asker) -> Answer:
         """Drain and stop everything."""
@@ -225,9 +248,9 @@ class Service:
         demand, stable = self.keeper.demand, self.record.stable
         if not demand.counts and stable is None:
             return Answer(None, f"{self.name} is not running")
-        record = self._new("down", "down", asker, old=stable, new=None)
+        record = self._beginning.new("down", "down", asker, old=stable, new=None)
         start = replace(demand, kept=None, kept_until=None)
-        return self._begin(replace(record, plan=strategies.down(demand), start=start), asker)
+        return self._beginning.begin(replace(record, plan=strategies.down(demand), start=start), asker)
 
     # What every request needs
 
@@ -253,28 +276,11 @@ class Service:
         if runner:
             await self.keeper.bell.until(lambda: runner.record.ended is not None)
 
-    def _remember(self, asker: Asker, rollout: str) -> None:
-        if asker.key:
-            self._journal.put_request(asker.key, rollout)
-
     def _serving(self) -> Revision:
         stable = self.record.stable
         if stable is None:
             raise Refused(f"nothing serves {self.name}", next="segue deploy")
         return stable
-
-    def _release(self, version: VersionRecord, size: int, how: Strategy) -> Release:
-        hooks, judged = version.hooks, not isinstance(how, Return)
-        try:
-            return Release(
-                Side(version.revision, size),
-                self.side(),
-                how,
-                before=judged and hooks.before is not None,
-                on_rollback=judged and hooks.on_rollback is not None,
-            )
-        except ValueError as error:
-            raise Usage(str(error), next="segue plan") from error
 
     def _size(self) -> int:
         """How many instances serve, or served when something last did."""
@@ -283,111 +289,18 @@ class Service:
         last = (rollout.release for rollout in self._journal.rollouts(self.name) if rollout.release)
         return next((release.new.size for release in last), 1)
 
-    def _target(self, to: str | None) -> tuple[VersionRecord, Rolling | InPlace | BlueGreen]:
+    def _target(self, to: str | None) -> tuple[VersionRecord, How]:
         """The version to go back to, and how: a kept one is there already, at strength."""
         kept, stable = self.keeper.demand.kept, self.record.stable
         if kept and to in (None, version_of(kept)):
             return self.catalog.known[kept], BlueGreen()
         name = to or self.previous()
         known = self.catalog.named(name) if name else None
+        if name:
+            self._refuse_past_hook(name, "segue deploy")
         if known is None:
             what = f"version {to} is not retained" if to else "there is nothing to go back to"
             raise Refused(f"{self.name}: {what}", next="segue history")
         if stable and known.name == version_of(stable):
             raise Refused(f"{known.name} already serves {self.name}", next="segue status")
         return known, HOW.validate_python(self.record.strategy)
-
-    # Beginning a rollout
-
-    def _roll_out(
-        self,
-        kind: str,
-        strategy: str,
-        release: Release,
-        asker: Asker,
-        version: VersionRecord,
-        order: Order | None = None,
-    ) -> Answer:
-        start = self._start(release)
-        plan = strategies.forward(release, start)
-        if found := simulate.flaws(release, start, plan):
-            raise Refused(f"the plan is not safe: {found[0]}", next="segue plan")
-        service = self.record
-        if order is not None:
-            how = HOW.dump_python(order.strategy, mode="json")
-            route = service.route if service.stable else order.route
-            service = replace(service, strategy=how, retain=order.retain, route=route)
-        old = release.old.revision if release.old else None
-        record = replace(
-            self._new(kind, strategy, asker, old=old, new=release.new.revision),
-            release=release,
-            plan=plan,
-            start=start,
-            manifest=order.manifest if order else None,
-            route=order.route if order else None,
-        )
-        return self._begin(record, asker, service, version)
-
-    def _start(self, release: Release) -> Demand:
-        """The demand that `release` starts from: what is kept stays only if it is what one goes back to."""
-        demand, old, new = self.keeper.demand, release.old, release.new
-        counts = {side.revision: demand.count(side.revision) for side in (old, new) if side}
-        shares = {old.revision: ALL} if old else {}
-        return Demand(counts, shares, {side.revision: side.size for side in (old, new) if side}, release.slack)
-
-    def _new(
-        self, kind: str, strategy: str, asker: Asker, *, old: Revision | None, new: Revision | None
-    ) -> RolloutRecord:
-        """A rollout that has no plan yet."""
-        now = self._clock.now()
-        return RolloutRecord(
-            id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
-            service=self.name,
-            kind=kind,
-            strategy=strategy,
-            old=old,
-            new=new,
-            who=asker.who,
-            asked=asker.reason,
-            started=now,
-        )
-
-    def _begin(
-        self,
-        record: RolloutRecord,
-        asker: Asker,
-        service: ServiceRecord | None = None,
-        version: VersionRecord | None = None,
-    ) -> Answer:
-        """Write the rollout down, all of it in one transaction, and begin to carry it out."""
-        with self._journal.transaction():
-            self._journal.put_service(service or self.record)
-            if version is not None:
-                self.catalog.put(version)
-            self._journal.put_rollout(record)
-            self._remember(asker, record.id)
-            self._announce(record)
-        self.carry_out(record)
-        return Answer(record.id)
-
-    def _announce(self, record: RolloutRecord) -> None:
-        def tell(event: str, **body: Any) -> None:
-            self._journal.tell(event, service=self.name, rollout=record.id, **body)
-
-        ways = {"from": record.old and version_of(record.old), "to": record.new and version_of(record.new)}
-        said = {"kind": record.kind, "strategy": record.strategy, "who": record.who, "reason": record.asked}
-        tell("accepted", **said, **ways)
-        if (kept := self.keeper.demand.kept) and not record.start.count(kept):
-            tell("note", text=f"{version_of(kept)} is no longer kept")
-        peak = simulate.peak(record.start, record.plan)
-        tell("planned", steps=[str(step) for step in record.plan], peak=peak, notes=[])
-
-    async def _forget_old_versions(self) -> None:
-        """Forget what can no longer be gone back to; the newest rollout's version is still to be explained."""
-        record, demand = self.record, self.keeper.demand
-        kept = {version_of(member.revision) for member in self.keeper.fleet.members}
-        kept |= {version_of(revision) for revision in demand.counts}
-        kept |= set(self.catalog.served(record.stable)[: record.retain])
-        newest = self._journal.rollouts(self.name, 1)
-        kept |= {version_of(rollout.new) for rollout in newest if rollout.new}
-        await self.catalog.forget_all_but(kept)

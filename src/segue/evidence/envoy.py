@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from segue.core.release import Revision
-from segue.core.traffic import Backend, Books, Sample
-from segue.routers.envoy.config import RouteName, cluster_name, statistic
+from segue.core.traffic import Backend, Books, InstanceId, Sample
+from segue.routers.envoy.names import RouteName, cluster_name, parse_tag, statistic
 from segue.routers.envoy.router import EnvoyRouter
 
 TRIES = 5
@@ -30,19 +30,23 @@ _COUNTED = re.compile(
     r"\.code\.(?P<code>\d+)\.flags\.(?P<flags>.*)$"
 )
 _TIMED = re.compile(r"^attempt\.us\.route\.(?P<route>.*)\.version\.(?P<version>.*)$")
-_NEVER_SERVED = {"UH", "UF", "UO", "NC", "NR", "OM"}
-"""Envoy's flags of a request that no instance was given: none healthy, none reached, none allowed."""
-_NO_FAULT = {"-", "URX"}
-"""No flag, or: it failed as often as it may and this is the last answer."""
+_NEVER_SERVED = {"UH", "UF", "NC", "NR", "OM"}
+"""Envoy's flags of a request that no instance was given: none healthy, none reached, none known."""
+_NO_FAULT = {"-", "URX", "UO"}
+"""No flag, or: it failed as often as it may, or others were repeated already, and this is the last answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """One counter: so many attempts or requests on a route, on a version (empty: none), with one outcome."""
+    """One counter: so many attempts or requests on a route, on a version (empty: none), with one outcome.
+
+    `instance`: of the version; empty where requests are counted.
+    """
 
     listen: str
     route: RouteName | None
     version: str
+    instance: InstanceId
     code: int
     flags: frozenset[str]
     number: int
@@ -83,6 +87,20 @@ class EnvoyEvidence:
             if timed and route and timed["version"] == cluster_name(*route[:2]):
                 revision = Revision(route.revision)
                 samples[revision] = _timed(samples.get(revision, Sample()), buckets)
+        return samples
+
+    async def instances(self, service: str) -> Mapping[InstanceId, Sample]:
+        """First attempts on each instance that is in the table, and on those that were, without times.
+
+        Raises RouterLost. An answer that came too late for its route's timeout is in its version's sample only.
+        """
+        pattern = rf"^attempt\.n\.route\.{re.escape(service)}:"
+        found = await self._router.stats(pattern, only="Counters", used=True)
+        samples = {end.instance: Sample() for backend in self._backends(service) for end in backend.endpoints}
+        for count in _counts(found.values):
+            if count.at_home:
+                before = samples.get(count.instance, Sample())
+                samples[count.instance] = _with(before, *_weight(count))
         return samples
 
     async def books(self, service: str) -> Books:
@@ -144,7 +162,8 @@ def _counts(values: Mapping[str, int]) -> Iterator[Count]:
         if found:
             flags = frozenset(found["flags"].split(","))
             route = RouteName.parse(found["route"])
-            yield Count(found["listen"] or "", route, found["version"], int(found["code"]), flags, number)
+            tag = parse_tag(found["version"])
+            yield Count(found["listen"] or "", route, *tag, int(found["code"]), flags, number)
 
 
 def _is_of(count: Count, service: str) -> bool:

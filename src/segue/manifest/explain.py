@@ -71,21 +71,28 @@ def _unknown(path: Path, document: Document) -> Flaw:
     place = document.keys.get(path)
     known = outline.keys_at(tuple(inside))
     wanted = f"one of {', '.join(known)}" if len(known) > 1 else f"`{known[0]}`"
-    if key_of(path) in LATER:
+    if _listed(key_of(path)) in LATER:
         return Flaw(path, place, f"`{key_of(path)}` is not in this version of Segue yet", wanted)
     where = f" in `{section}`" if section else ""
-    elsewhere = _elsewhere(str(key), section)
+    near = values.nearest(str(key), known)
+    slip = near is not None and (near.startswith(str(key)) or str(key).startswith(near))
+    elsewhere = [] if slip else _elsewhere(str(key), section)
     if elsewhere:
         places = " or ".join(f"`{name}`" for name in elsewhere)
         later = "" if elsewhere[0] not in LATER else ", which is not in this version of Segue yet"
         problem = f"unknown key `{key}`{where}: it belongs at {places}{later}"
         return Flaw(path, place, problem, wanted, elsewhere[0])
-    return Flaw(path, place, f"unknown key `{key}`{where}", wanted, values.nearest(str(key), known))
+    return Flaw(path, place, f"unknown key `{key}`{where}", wanted, near)
 
 
 def _elsewhere(key: str, section: str) -> list[str]:
     """Where a key of this name is known, as near to `section` as it can be."""
     names = [name.removesuffix("[]") for name in (*outline.sections(), *outline.leaves())]
     known = [name for name in names if name.split(".")[-1] == key]
-    below = [name for name in known if name.startswith(re.sub(r"\[\d+\]", "[]", f"{section}."))]
+    below = [name for name in known if name.startswith(_listed(f"{section}."))]
     return below or known or [name for name in LATER if name.split(".")[-1] == key]
+
+
+def _listed(name: str) -> str:
+    """`name` as the schema has it: the entries of a list are all alike."""
+    return re.sub(r"\[\d+\]", "[]", name)

@@ -38,7 +38,7 @@ run:
 # smoke:                        # what every new instance must pass before any user reaches it
 #   - http: {{path: /, expect: 200}}
 
-strategy: rolling               # a batch at a time; or blue_green (both, one switch), or in_place (no spare room)
+strategy: rolling               # a batch at a time; or blue_green (one switch), canary (a growing share), in_place
 """
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any
+from fractions import Fraction
+from functools import partial
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from segue.manifest import values
+from segue.manifest import amounts, values
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,11 @@ class Many:
     expected: str
 
 
+def one_of(*words: str) -> Kind:
+    """The kind of a value that is one of `words`."""
+    return Kind(partial(amounts.word, words), f"{', '.join(words[:-1])} or {words[-1]}")
+
+
 class Section(BaseModel):
     """A part of the manifest."""
 
@@ -46,6 +53,7 @@ class Section(BaseModel):
 
 
 _DURATION = "a duration such as 500ms, 30s, 10m or 24h"
+_SHARE = "a share such as 10%, 0.5% or 1/3"
 _STATUSES = "a status such as 200 or a range such as 200-399"
 
 Text = Annotated[str, Kind(values.text, "text")]
@@ -67,3 +75,15 @@ Host = Annotated[str, Kind(values.host_pattern, '"*", example.com or "*.example.
 UrlPath = Annotated[str, Kind(values.url_path, "a path that begins with /")]
 RoutePath = Annotated[str, Kind(values.route_path, "a path that begins with /")]
 SignalName = Annotated[str, Kind(values.signal, f"one of {', '.join(values.SIGNALS)}")]
+
+Share = Annotated[Fraction, Kind(amounts.some_part, _SHARE, amounts.part_text)]
+Rest = Annotated[Fraction, Kind(amounts.less_than_all, f"{_SHARE}, less than 100%", amounts.part_text)]
+Chance = Annotated[Fraction, Kind(amounts.chance, "a chance above 0% and below 100%, such as 1%", amounts.part_text)]
+Excess = Annotated[Fraction, Kind(amounts.excess, "a percentage such as 9% or 150%", amounts.part_text)]
+Ratio = Annotated[float, Kind(amounts.ratio, "a number from 1 to 1000, such as 1.5", json=core_schema.float_schema)]
+Pattern = Annotated[str, Kind(amounts.pattern, "a regular expression such as 'ERROR|Traceback'")]
+Sticky = Annotated[str, Kind(amounts.sticky, "none, cookie or header:NAME")]
+Approval = Annotated[Literal["auto", "manual"], one_of("auto", "manual")]
+Capacity = Annotated[Literal["proportional", "full"], one_of("proportional", "full")]
+Course = Annotated[Literal["continue", "hold", "rollback"], one_of("continue", "hold", "rollback")]
+OnCancel = Annotated[Literal["continue", "rollback"], one_of("continue", "rollback")]

@@ -14,7 +14,8 @@ from segue.manifest import dotenv
 from segue.manifest.document import ENVIRONMENT, Document, Flaw, Place, Unreadable, read
 from segue.manifest.explain import explain, key_of
 from segue.manifest.outline import expected_at
-from segue.manifest.schema import FromEnv, Manifest
+from segue.manifest.platform import FromEnv
+from segue.manifest.schema import Manifest
 
 NAME = "segue.yaml"
 

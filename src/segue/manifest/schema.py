@@ -11,29 +11,25 @@ Rule 3: `core()` of a section is what the rest of Segue is given.
 
 from __future__ import annotations
 
-import pwd
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import model_validator
 
 from segue.core import release, traffic, version
 from segue.errors import Usage
 from segue.manifest import values
+from segue.manifest.judging import Evidence, Judge
 from segue.manifest.kinds import (
     Command,
     Count,
     Duration,
-    File,
     Flag,
     Host,
-    InnerFolder,
-    Kind,
     Listen,
     Many,
     Number,
-    Program,
+    OnCancel,
     RoutePath,
     Section,
     ServiceName,
@@ -42,10 +38,9 @@ from segue.manifest.kinds import (
     Statuses,
     Text,
     UrlPath,
-    User,
-    Variable,
 )
-from segue.manifest.strategy import HOW, STRATEGIES, Chosen, Strategy
+from segue.manifest.platform import Platform
+from segue.manifest.strategy import HOW, STRATEGIES, Strategy
 from segue.manifest.values import Wrong
 
 
@@ -67,73 +62,6 @@ class Route(Section):
     def core(self) -> traffic.Route:
         """The route as the router is given it."""
         return traffic.Route(self.listen, self.hosts, self.path, self.timeout, self.shield)
-
-
-class FromEnv(Section):
-    """``!env NAME``: the value stays where it is until the service is deployed."""
-
-    from_env: Text
-
-
-def _env_value(value: object) -> str | FromEnv:
-    match value:
-        case str() if "\0" in value:
-            raise Wrong("the text has a NUL character in it")
-        case str() | FromEnv():
-            return value
-        case {"from_env": str(name), **rest} if not rest:
-            return FromEnv(from_env=values.text(name))
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return str(value)
-    raise Wrong(f"{values.shown(value)} cannot stand in an environment")
-
-
-EnvValue = Annotated[str | FromEnv, Kind(_env_value, "text, a number, true, false or !env NAME")]
-
-
-class Process(Section):
-    """Instances are processes on this machine."""
-
-    command: Program
-    source: File | None = None
-    shared: Annotated[tuple[InnerFolder, ...], Many("a list of folders")] = ()
-    build: Command | None = None
-    env: Annotated[Mapping[Variable, EnvValue], Many("a mapping of names to values")] = Field({}, repr=False)
-    env_file: File | None = None
-    user: User | None = None
-
-    @model_validator(mode="after")
-    def _possible(self, info: ValidationInfo) -> Self:
-        for key in ("shared", "build"):
-            if getattr(self, key) and self.source is None:
-                problem = f"`{key}` needs `source`: without it no version has a folder of its own"
-                raise Wrong(problem, expected="`source: .` beside it", at=(key,))
-        if info.context and info.context.get("as_root"):
-            _demand_user(self.user)
-        return self
-
-
-def _demand_user(name: str | None) -> None:
-    """Raise Wrong unless a user of this machine is named."""
-    if name is None:
-        raise Wrong(
-            "as root each service names `user:`",
-            expected="the name of a user (`user: root` is allowed, but say so)",
-            at=("user",),
-        )
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        alike = values.nearest(name, [user.pw_name for user in pwd.getpwall()])
-        raise Wrong(f"the user `{name}` is unknown on this machine", nearest=alike, at=("user",)) from None
-
-
-class Platform(Section):
-    """Where the service runs: exactly one platform."""
-
-    process: Process
 
 
 class Health(Section):
@@ -197,6 +125,23 @@ class Smoke(Section):
         return version.SmokeCommand(self.command)
 
 
+class WarmUp(Section):
+    """Requests that every new instance answers before any user reaches it."""
+
+    requests: Count = 50
+    paths: Annotated[tuple[UrlPath, ...], Many("a list of paths")] = ("/",)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not self.paths:
+            raise Wrong("no path is named", expected="a list of paths such as [/]", at=("paths",))
+        return self
+
+    def core(self) -> version.WarmUp:
+        """The warm-up as the keeper is given it."""
+        return version.WarmUp(self.requests, self.paths)
+
+
 class Stop(Section):
     """How an instance is stopped."""
 
@@ -215,7 +160,23 @@ class Hooks(Section):
 
     before: Command | None = None
     on_rollback: Command | None = None
+    after: Command | None = None
     timeout: SomeTime = timedelta(minutes=10)
+
+
+KEPT_FOR_AFTER = timedelta(minutes=1)
+"""How long a rollout with an `after` hook keeps the old version at least: from then on there is no going back."""
+
+
+def _no_way_back(how: release.How) -> Wrong:
+    """What is said where `how` would leave no time to go back before the `after` hook."""
+    kept, least = values.duration_text(how.keep), values.duration_text(KEPT_FOR_AFTER)
+    able = "a strategy that keeps the old version: rolling with `keep`, blue_green or canary"
+    return Wrong(
+        f"once `hooks.after` has run there is no going back, and {how.name} keeps the old version for {kept} only",
+        expected=able if isinstance(how, release.InPlace) else f"`keep` of at least {least} in `strategy.{how.name}`",
+        at=("hooks", "after"),
+    )
 
 
 class Manifest(Section):
@@ -227,34 +188,55 @@ class Manifest(Section):
     run: Platform
     health: Health = Health()
     smoke: Annotated[tuple[Smoke, ...], Many("a list of smoke tests")] = ()
+    warm_up: WarmUp | None = None
     stop: Stop = Stop()
     hooks: Hooks = Hooks()
     strategy: Annotated[Strategy, Many(HOW)] = Strategy(use="rolling")
+    judge: Judge = Judge()
+    evidence: Annotated[tuple[Evidence, ...], Many("a list of evidence such as [{logs: {match: ERROR}}]")] = ()
+    approve_within: SomeTime = timedelta(hours=24)
     retain: Number = 3
+    on_cancel: OnCancel = "continue"
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        how = self.strategy.core()
+        wrong = self._against(self.strategy.core()) or self._hidden_preview()
+        if wrong is not None:
+            raise wrong
+        return self
+
+    def _against(self, how: release.How) -> Wrong | None:
+        """What speaks against deploying by `how`, if anything does."""
         if isinstance(how, release.InPlace) and how.batch >= self.replicas:
-            raise Wrong(
+            return Wrong(
                 f"in_place takes {how.batch} of {self.replicas} instances out at a time: none would serve",
                 expected=f"`replicas` above {how.batch}",
                 at=("strategy", "in_place", "batch"),
             )
-        return self
+        if self.hooks.after is not None and how.keep < KEPT_FOR_AFTER:
+            return _no_way_back(how)
+        return None
 
-    def rollout(self, strategy: str | None = None) -> Chosen:
+    def _hidden_preview(self) -> Wrong | None:
+        """What is wrong where the preview's address is the users'."""
+        preview = self.strategy.blue_green and self.strategy.blue_green.preview
+        if not preview or not values.overlap(preview, self.route.listen):
+            return None
+        return Wrong(
+            f"`{preview}` is where users connect (`route.listen`)",
+            expected="another port",
+            at=("strategy", "blue_green", "preview"),
+        )
+
+    def rollout(self, strategy: str | None = None) -> release.How:
         """The strategy `strategy` (None: the manifest's) with the options given for it. Raises Usage."""
         try:
             how = self.strategy.core(strategy)
         except Wrong as exc:
             known = f"expected one of {', '.join(STRATEGIES)}"
             raise Usage(f"{exc.problem}; {known}", next="segue deploy --strategy rolling") from exc
-        if isinstance(how, release.InPlace) and how.batch >= self.replicas:
-            raise Usage(
-                f"in_place takes {how.batch} of {self.replicas} instances out at a time, so that none would serve",
-                next="segue deploy --strategy rolling",
-            )
+        if wrong := self._against(how):
+            raise Usage(f"{wrong.problem}; expected {wrong.expected}", next="segue deploy")
         return how
 
     def document(self) -> dict[str, Any]:

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
-from typing import Annotated, Any
+from fractions import Fraction
+from typing import Annotated, Any, Self
 
 from pydantic import model_validator
 
 from segue.core import release
 from segue.manifest import values
-from segue.manifest.kinds import Count, Duration, Kind, Section
+from segue.manifest.amounts import part_text
+from segue.manifest.kinds import (
+    Approval,
+    Capacity,
+    Count,
+    Duration,
+    Kind,
+    Listen,
+    Many,
+    Rest,
+    Section,
+    Share,
+    SomeTime,
+    Sticky,
+)
 from segue.manifest.values import Wrong
 
-STRATEGIES = ("rolling", "in_place", "blue_green")
+STRATEGIES = ("rolling", "in_place", "blue_green", "canary")
 HOW = f"one of {', '.join(STRATEGIES)}, or a mapping with options"
 
 LATER = (
     *("route.tls", "route.protocol", "route.idle", "route.max_body", "route.proxies", "run.container", "run.ssh"),
-    *("warm_up", "hooks.after", "strategy.canary", "strategy.experiment", "strategy.blue_green.preview"),
-    *("strategy.blue_green.approve", "judge", "evidence", "notify", "approve_within", "on_cancel"),
+    *("strategy.experiment", "evidence[].prometheus", "evidence[].command", "notify"),
 )
 """Keys of Segue's manifest that this version does not support yet."""
 
@@ -53,12 +68,97 @@ class InPlace(Section):
 class BlueGreen(Section):
     """The options of `blue_green`."""
 
+    preview: Listen | None = None
+    approve: Approval = "auto"
     judge: Duration = timedelta(seconds=60)
     keep: Duration = timedelta(minutes=10)
 
     def core(self) -> release.BlueGreen:
         """The strategy with these options."""
-        return release.BlueGreen(self.judge, self.keep)
+        return release.BlueGreen(self.judge, self.keep, self.preview, self.approve)
+
+
+_LEAST = timedelta(seconds=30)
+
+
+class Proof(Section):
+    """How long each step of a canary is judged. A duration stands for a mapping with that `most`."""
+
+    least: Duration = _LEAST
+    most: SomeTime = timedelta(minutes=30)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        """With a short `most` alone, `least` is no longer than that."""
+        if isinstance(value, (Proof, list)):
+            return value
+        told = value if isinstance(value, Mapping) else {"most": value}
+        if "least" not in told:
+            with suppress(Wrong):  # what is wrong with `most` is told at its own place
+                least = min(_LEAST, values.duration(told.get("most", _LEAST)))
+                return {"least": values.duration_text(least), **told}
+        return told
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.least > self.most:
+            most = values.duration_text(self.most)
+            raise Wrong(
+                f"it is longer than `most`, which is {most}", expected=f"a duration up to {most}", at=("least",)
+            )
+        return self
+
+
+_LADDER = "a list of shares that grow up to 100%, such as [10%, 30%, 100%]"
+
+
+class Canary(Section):
+    """The options of `canary`."""
+
+    steps: Annotated[tuple[Share, ...], Many(_LADDER)] = (Fraction(1, 10), Fraction(3, 10), Fraction(1))
+    judge: Annotated[Proof, Many("a duration such as 2m, or a mapping (least, most)")] = Proof()
+    holdback: Rest = Fraction(1, 20)
+    approve: Approval = "auto"
+    sticky: Sticky = "none"
+    capacity: Capacity = "proportional"
+    keep: Duration = timedelta(minutes=10)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not self.steps:
+            raise Wrong("no step is named", expected=_LADDER, at=("steps",))
+        before = Fraction(0)
+        for number, share in enumerate(self.steps):
+            if share <= before:
+                least = part_text(before)
+                raise Wrong(
+                    f"the steps do not grow: {part_text(share)} comes after {least}",
+                    expected=f"a share above {least}",
+                    at=("steps", number),
+                )
+            before = share
+        if before < 1:
+            raise Wrong(
+                f"the last step is {part_text(before)}: the new version would never get everybody",
+                expected=_LADDER,
+                nearest=f"[{', '.join(map(part_text, self.steps))}, 100%]",
+                at=("steps",),
+            )
+        return self
+
+    def core(self) -> release.Canary:
+        """The strategy with these options."""
+        return release.Canary(
+            self.steps,
+            self.judge.least,
+            self.judge.most,
+            self.holdback,
+            self.approve,
+            self.sticky,
+            self.capacity,
+            self.keep,
+        )
 
 
 def _strategy_name(value: object) -> str:
@@ -71,7 +171,6 @@ def _strategy_name(value: object) -> str:
 
 
 StrategyName = Annotated[str, Kind(_strategy_name, f"one of {', '.join(STRATEGIES)}")]
-Chosen = release.Rolling | release.InPlace | release.BlueGreen
 
 
 class Strategy(Section):
@@ -81,6 +180,7 @@ class Strategy(Section):
     rolling: Rolling | None = None
     in_place: InPlace | None = None
     blue_green: BlueGreen | None = None
+    canary: Canary | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -98,11 +198,13 @@ class Strategy(Section):
             )
         return {"use": named[0], **value} if named else value
 
-    def core(self, name: str | None = None) -> Chosen:
+    def core(self, name: str | None = None) -> release.How:
         """The strategy `name`, else the one in `use`, with the options given for it. Raises Wrong."""
         match _strategy_name(name or self.use):
             case "in_place":
                 return (self.in_place or InPlace()).core()
             case "blue_green":
                 return (self.blue_green or BlueGreen()).core()
+            case "canary":
+                return (self.canary or Canary()).core()
         return (self.rolling or Rolling()).core()

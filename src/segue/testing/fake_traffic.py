@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
-from math import inf
+from math import erf, inf, log
 
 from segue.core.release import Revision
 from segue.core.traffic import Books, InstanceId, Observed, RoutingTable, Sample, ServiceTable, Traffic
@@ -70,6 +71,7 @@ class FakeRouter:
             for service, change in table.services.items():
                 if change != self.table.services.get(service):
                     self._check(service, change)
+            self._check_previews(table)
             self.history.append((self._clock.monotonic(), table))
             self._record.happened(Confirmed(table))
 
@@ -113,10 +115,25 @@ class FakeRouter:
         if total not in (0, 1):
             raise RouterRefused(f"the shares of {service} sum to {total}")
 
+    def _check_previews(self, table: RoutingTable) -> None:
+        claimed = {service.route.listen for service in table.services.values()}
+        for service, change in table.services.items():
+            if change.preview is None:
+                continue
+            place = change.preview.listen
+            if place in claimed:
+                raise RouterRefused(
+                    f"the preview of {service} is to be at {place}, where a service is reached already"
+                )
+            before = self.table.services.get(service)
+            if place in self.taken and not (before and before.preview and before.preview.listen == place):
+                raise RouterRefused(f"somebody else listens on {place}")
+            claimed.add(place)
+
 
 @dataclass(frozen=True, slots=True)
 class _Flow:
-    """From `began` on: so many requests a second, of which a part fails, by revision."""
+    """From `began` on: so many requests a second, of which a part fails, by revision or by instance."""
 
     began: float
     rate: float = 0.0
@@ -138,6 +155,17 @@ class _Count:
         self.shielded += attempts * failing * on_trial
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What came to a version, or to one instance of it: so many attempts, of which a part fails."""
+
+    revision: Revision
+    instance: InstanceId | None
+    attempts: Fraction
+    failing: Fraction
+    on_trial: bool
+
+
 class FakeEvidence:
     """What is observed: the traffic that a test lets flow, split as the router's confirmed tables say."""
 
@@ -149,7 +177,7 @@ class FakeEvidence:
     # What a test orders
 
     def flow(self, service: str, *, rate: float, failing: Mapping[str, float] | None = None) -> None:
-        """From now on: `rate` requests a second to `service`, of which a part fails, by revision."""
+        """From now on: `rate` requests a second to `service`, of which a part fails, by revision or by instance."""
         self._flows[service].append(_Flow(self._clock.monotonic(), rate, dict(failing or {})))
 
     def restart(self) -> None:
@@ -165,6 +193,15 @@ class FakeEvidence:
             counts = self._counted(service).items()
             return {revision: _sample(int(count.attempts), int(count.failures)) for revision, count in counts}
 
+    async def instances(self, service: str) -> Mapping[InstanceId, Sample]:
+        """Attempts on each instance, the ready ones of a version alike. Raises RouterLost as it was ordered."""
+        async with self._record.during(SampleOf(service)):
+            self._router.check_there()
+            table = self._router.table.services.get(service)
+            ends = [end.instance for backend in (table.backends if table else ()) for end in backend.endpoints]
+            counts = {instance: _Count() for instance in ends} | self._counted_each(service)
+            return {name: Sample(int(count.attempts), int(count.failures)) for name, count in counts.items()}
+
     async def books(self, service: str) -> Books:
         """The account of the requests. Raises RouterLost as it was ordered."""
         async with self._record.during(BooksOf(service)):
@@ -179,12 +216,30 @@ class FakeEvidence:
 
     def _counted(self, service: str) -> Mapping[Revision, _Count]:
         counts: defaultdict[Revision, _Count] = defaultdict(_Count)
+        for part in self._parts(service):
+            counts[part.revision].add(part.attempts, part.failing, part.on_trial)
+        return counts
+
+    def _counted_each(self, service: str) -> dict[InstanceId, _Count]:
+        counts: defaultdict[InstanceId, _Count] = defaultdict(_Count)
+        for part in self._parts(service, each=True):
+            if part.instance is not None:
+                counts[part.instance].add(part.attempts, part.failing, part.on_trial)
+        return dict(counts)
+
+    def _parts(self, service: str, *, each: bool = False) -> Iterator[_Part]:
+        """What came to each version in each stretch of time; to each ready instance, where that matters."""
         for seconds, flow, table in self._stretches(service):
             for backend in table.backends:
+                ready = [end.instance for end in backend.endpoints if end.state is Traffic.READY]
+                names: list[InstanceId | None] = [None]
+                if ready and (each or not flow.failing.keys().isdisjoint(ready)):
+                    names = [*ready]
                 on_trial = table.route.shield and table.trial == backend.revision
-                failing = Fraction(flow.failing.get(backend.revision, 0))
-                counts[backend.revision].add(seconds * Fraction(flow.rate) * backend.share, failing, on_trial)
-        return counts
+                attempts = seconds * Fraction(flow.rate) * backend.share / len(names)
+                for name in names:
+                    failing = Fraction(flow.failing.get(name or "", flow.failing.get(backend.revision, 0)))
+                    yield _Part(backend.revision, name, attempts, failing, on_trial)
 
     def _closed(self, service: str) -> Iterator[tuple[Fraction, _Flow, ServiceTable]]:
         """The stretches in which nobody was served."""
@@ -201,5 +256,33 @@ class FakeEvidence:
                 yield Fraction(ended) - Fraction(began), flow, table
 
 
+class Times:
+    """How long the attempts took, one by one: the n-th always the same, spread as a usual application's are.
+
+    Lognormal about a median of 20 ms. Edges of buckets in microseconds are 10 % apart.
+    """
+
+    def __init__(self) -> None:
+        self._edges = [20_000 * 1.1**step for step in range(-24, 32)]
+        self._below = [(1 + erf(log(edge / 20_000) / 0.9)) / 2 for edge in self._edges]
+        self._numbers: list[list[int]] = [[] for _ in self._edges]
+        self._known = 0
+
+    def histogram(self, attempts: int) -> Mapping[float, int]:
+        """The times of the first `attempts`."""
+        for number in range(self._known, attempts):
+            place = bisect_left(self._below, number * _GOLDEN % 1)  # every stretch of them is spread alike
+            self._numbers[min(place, len(self._edges) - 1)].append(number)
+        self._known = max(self._known, attempts)
+        counts = (
+            (edge, bisect_left(numbers, attempts)) for edge, numbers in zip(self._edges, self._numbers, strict=True)
+        )
+        return {edge: count for edge, count in counts if count}
+
+
+_GOLDEN = (5**0.5 - 1) / 2
+_TIMES = Times()
+
+
 def _sample(attempts: int, failures: int) -> Sample:
-    return Sample(attempts, failures, {10_000.0: attempts} if attempts else {})
+    return Sample(attempts, failures, _TIMES.histogram(attempts))

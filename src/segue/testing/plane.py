@@ -19,6 +19,7 @@ from segue.engine.control import World as Adapters
 from segue.engine.keeper import Keeper
 from segue.engine.orders import Answer, Asker, Order
 from segue.engine.records import RolloutRecord
+from segue.evidence.logs import LogLines
 from segue.testing.clock import Crashed, VirtualClock
 from segue.testing.fake_traffic import FakeRouter
 from segue.testing.fakes import World
@@ -67,7 +68,15 @@ class Lab:
         world = self.world
         router = world.router
         assert isinstance(router, LivingRouter)
-        adapters = Adapters(world.platform, router, world.evidence, world.commands, self.clock, self.boot)
+        adapters = Adapters(
+            platform=world.platform,
+            router=router,
+            evidence=world.evidence,
+            commands=world.commands,
+            lines=lambda patterns: LogLines(world.platform, patterns),
+            clock=self.clock,
+            boot=self.boot,
+        )
         plane = ControlPlane(self.folder, adapters)
         self._count_writes(plane)
         await plane.start()

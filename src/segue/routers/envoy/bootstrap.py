@@ -10,8 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from segue.routers.envoy.config import ADS, Document
-from segue.routers.envoy.http import TYPE
+from segue.routers.envoy.http import ADS, TYPE, Document
 
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _COUNTED = (

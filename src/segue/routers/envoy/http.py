@@ -5,12 +5,19 @@ Nothing in a listener may depend on a table: a listener that changes drains its 
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 Document = dict[str, Any]
 
 TYPE = "type.googleapis.com/"
+ADS: Document = {"ads": {}, "resource_api_version": "V3"}
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def duration(time: timedelta) -> str:
+    """`time` as Envoy's documents have it."""
+    return f"{time.total_seconds():f}s"
 
 
 def stream_limits() -> Document:
@@ -24,17 +31,21 @@ def stream_limits() -> Document:
     }
 
 
-def listener(listen: str, address: Document, routes: Document) -> Document:
-    """The listener at `listen`; `routes` is either ``rds`` or ``route_config``."""
-    manager = {
+def listener(listen: str, address: Document, routes: Document, *, counted: bool = True) -> Document:
+    """The listener at `listen`; `routes` is either ``rds`` or ``route_config``.
+
+    `counted`: its requests are evidence and in the books. Else it has its own name in the statistics: the address
+    may be a service's later, whose books are compared with all that came there.
+    """
+    manager: Document = {
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
             "@type": TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-            "stat_prefix": listen,
+            "stat_prefix": listen if counted else f"preview~{listen}",
             **routes,
             **_EDGE,
-            "http_filters": [_router()],
-            "access_log": [_request_log(listen)],
+            "http_filters": [_router([_attempt_log()] if counted else [])],
+            "access_log": [_request_log(listen)] if counted else [],
         },
     }
     return {
@@ -55,20 +66,20 @@ def barrier(name: str, address: Document) -> Document:
     return {"name": name, "address": address, "filter_chains": [{"filters": filters}]}
 
 
-def _router() -> Document:
+def _router(upstream_log: list[Document]) -> Document:
     return {
         "name": "envoy.filters.http.router",
         "typed_config": {
             "@type": TYPE + "envoy.extensions.filters.http.router.v3.Router",
             "suppress_envoy_headers": True,
-            "upstream_log": [_attempt_log()],
+            "upstream_log": upstream_log,
         },
     }
 
 
 def _attempt_log() -> Document:
     """One sample per attempt on an instance: its outcome, and its time to the first byte."""
-    counted = {"stat": {"name": "n", "tags": [_ROUTE, _VERSION, _CODE, _FLAGS]}, "value_fixed": 1}
+    counted = {"stat": {"name": "n", "tags": [_ROUTE, _INSTANCE, _CODE, _FLAGS]}, "value_fixed": 1}
     timed = {
         "stat": {"name": "us", "tags": [_ROUTE, _VERSION]},
         "unit": "Microseconds",
@@ -93,16 +104,20 @@ def _stats_logger(config: Document) -> Document:
 
 _ROUTE = {"name": "route", "value_format": "%ROUTE_NAME%"}
 _VERSION = {"name": "version", "value_format": "%UPSTREAM_METADATA(segue:version)%"}
+# One tag that names version and instance costs no more than one that names the version.
+_INSTANCE = {"name": "version", "value_format": "%UPSTREAM_METADATA(segue:attempt)%"}
 _CODE = {"name": "code", "value_format": "%RESPONSE_CODE%"}
 _FLAGS = {"name": "flags", "value_format": "%RESPONSE_FLAGS%"}
 
+# By default private addresses are trusted: what they say a request's identity, retries and timeout are.
+_NOBODY = {"address_prefix": "255.255.255.255", "prefix_len": 32}
 # Slashes are left as they came and a silent stream is not cut: what an application sees is not ours to change.
 _EDGE: Document = {
     "use_remote_address": True,
     "normalize_path": True,
     "preserve_external_request_id": False,
     "server_header_transformation": "PASS_THROUGH",
-    "internal_address_config": {"unix_sockets": False},
+    "internal_address_config": {"unix_sockets": False, "cidr_ranges": [_NOBODY]},
     "stream_idle_timeout": "0s",
     "request_timeout": "0s",
     "request_headers_timeout": "10s",

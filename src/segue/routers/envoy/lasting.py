@@ -8,7 +8,8 @@ from pathlib import Path
 
 import structlog
 
-from segue.routers.envoy import bootstrap, process, snapshot, static
+from segue.routers.envoy import bootstrap, preview, process, snapshot, static
+from segue.routers.envoy.hosts import is_plain, virtual_host
 from segue.routers.envoy.snapshot import Built
 
 _HOSTS = "<virtual hosts>"
@@ -60,10 +61,10 @@ class LastTable:
         services = [built for group in listeners.values() for built in group]
         self._texts = {built.table.service: self._of(built) for built in services}
         clusters = [clusters for _, clusters, _ in self._texts.values() if clusters]
-        admin = process.admin_socket(self._folder, 0)
-        return bootstrap.static(
-            admin, clusters, (self._listener(listen, group) for listen, group in listeners.items())
-        )
+        texts = [self._listener(listen, group) for listen, group in listeners.items()]
+        previews = (built.documents.preview for built in services)
+        texts += [json.dumps(preview.listener(routes["name"], routes)) for routes in previews if routes]
+        return bootstrap.static(process.admin_socket(self._folder, 0), clusters, texts)
 
     def _of(self, built: Built) -> tuple[Built, str, str]:
         before = self._texts.get(built.table.service)
@@ -71,7 +72,7 @@ class LastTable:
             return before
         documents = built.documents
         fixed = (bootstrap.fixed(cluster, documents.endpoints) for cluster in documents.clusters.values())
-        return built, ",".join(map(json.dumps, fixed)), ",".join(map(json.dumps, documents.routes))
+        return built, ",".join(map(json.dumps, fixed)), ",".join(map(json.dumps, documents.routes.everybody))
 
     def _listener(self, listen: str, group: list[Built]) -> str:
         routes = {"name": listen, "ignore_port_in_host_matching": True, "virtual_hosts": _HOSTS}
@@ -80,5 +81,8 @@ class LastTable:
         return document.replace(json.dumps(_HOSTS), f"[{','.join(hosts)}]")
 
     def _host(self, host: str, services: list[Built]) -> str:
+        tenants = [built.tenant for built in services]
+        if not is_plain(tenants):
+            return json.dumps(virtual_host(host, tenants))
         routes = ",".join(self._texts[built.table.service][2] for built in services)
         return f'{{"name": {json.dumps(host)}, "domains": [{json.dumps(host)}], "routes": [{routes}]}}'

@@ -20,9 +20,10 @@ import structlog
 
 from segue.core.traffic import InstanceId, Observed, RoutingTable
 from segue.errors import Refused, RouterLost, RouterRefused, SegueError
-from segue.routers.envoy import config, http, process
+from segue.routers.envoy import http, process
 from segue.routers.envoy.admin import Statistics
 from segue.routers.envoy.lasting import LastTable, next_epoch
+from segue.routers.envoy.names import address, cluster_name, statistic
 from segue.routers.envoy.proxy import Proxy
 from segue.routers.envoy.snapshot import Builder, Kind, Snapshot
 from segue.routers.envoy.xds import ConfigServer
@@ -121,9 +122,9 @@ class EnvoyRouter:
         values = (await self.stats(rf"^cluster\.{re.escape(service)}@.*\.endpoint\.", only="Gauges")).values
         observed = {}
         for backend in self.table.services[service].backends:
-            cluster = config.statistic(config.cluster_name(service, backend.revision))
+            cluster = statistic(cluster_name(service, backend.revision))
             for endpoint in backend.endpoints:
-                name = f"cluster.{cluster}.endpoint.{config.statistic(endpoint.address)}"
+                name = f"cluster.{cluster}.endpoint.{statistic(endpoint.address)}"
                 active = values.get(f"{name}.rq_active", 0) + values.get(f"{name}.rq_pending_active", 0)
                 observed[endpoint.instance] = Observed(bool(values.get(f"{name}.healthy")), active)
         return observed
@@ -228,7 +229,7 @@ class EnvoyRouter:
         statuses = json.loads(await self._proxy.admin.get("/listeners?format=json")).get("listener_statuses", [])
         return frozenset(status["name"] for status in statuses)
 
-    def _barrier_address(self, name: str) -> config.Document:
+    def _barrier_address(self, name: str) -> http.Document:
         if sys.platform == "linux":
             return {"pipe": {"path": f"@segue-{process.base_id(self._folder)}-{name}"}}
         return {"pipe": {"path": str(process.sockets(self._folder) / f"{name}.sock")}}
@@ -239,7 +240,7 @@ def _warm(state: Mapping[str, int]) -> bool:
 
 
 def _refuse_taken(listen: str) -> None:
-    place = config.address(listen)["socket_address"]
+    place = address(listen)["socket_address"]
     host, port = place["address"], place["port_value"]
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

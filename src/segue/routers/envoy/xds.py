@@ -104,10 +104,13 @@ class Stream:
     def prune(self, kind: Kind) -> None:
         """Have Envoy drop what it held of this kind before we knew it and is not to have."""
         told = self._told[kind]
+        if not told.unknown:
+            return
         unknown = dict.fromkeys(told.unknown - set(self._held[kind]), _FROM_BEFORE)
         told.sent.update(unknown)
         told.confirmed.update(unknown)
         told.unknown.clear()
+        self.wake.set()
 
     def responses(self) -> Iterator[Any]:
         """Everything that Envoy is to be told now, in order."""
@@ -227,7 +230,6 @@ class ConfigServer:
         """Have every Envoy drop what it held of this kind before we knew it."""
         for stream in self._streams:
             stream.prune(kind)
-        self._wake()
 
     def forget_refusals(self) -> None:
         """What was refused so far is settled."""

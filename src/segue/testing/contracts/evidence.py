@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any, TypeVar
 
 from segue.core.release import ALL, Revision
-from segue.core.traffic import Books, Sample
+from segue.core.traffic import Books, InstanceId, Sample
 from segue.ports import Evidence
 
 T = TypeVar("T")
@@ -33,12 +33,14 @@ class Stand(ABC):
         """The source of evidence."""
 
     @abstractmethod
-    async def route(self, shares: Mapping[Revision, Fraction], *, trial: Revision | None = None) -> None:
-        """Split the traffic so. A version in `trial` stands behind the shield."""
+    async def route(
+        self, shares: Mapping[Revision, Fraction], *, trial: Revision | None = None, instances: int = 1
+    ) -> None:
+        """Split the traffic so. A version in `trial` stands behind the shield. Each has so many `instances`."""
 
     @abstractmethod
-    async def fail(self, *revisions: Revision) -> None:
-        """Let these versions answer every request with 500, the others with 200."""
+    async def fail(self, *names: Revision | InstanceId) -> None:
+        """Let these versions, or single instances, answer every request with 500, the others with 200."""
 
     @abstractmethod
     async def request(self, count: int) -> None:
@@ -47,6 +49,11 @@ class Stand(ABC):
     @abstractmethod
     def run(self, story: Coroutine[Any, Any, T]) -> T:
         """The result of `story` in an event loop."""
+
+
+def instance(revision: Revision, number: int) -> InstanceId:
+    """The `number`-th instance of a version, from 1."""
+    return InstanceId(f"shop-{revision}-{number}")
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: Callable[[], Awaitable[object]]) -> None:
@@ -156,6 +163,37 @@ class EvidenceContract:
                 samples, books = await _counted(stand, 20 * number, 20 * number)
                 assert balanced(books)
             assert min(sample.attempts for sample in samples.values()) >= 20
+
+        stand.run(story())
+
+    def test_a_bad_instance_is_named_among_good_ones(self, stand: Stand) -> None:
+        async def story() -> None:
+            bad, good = instance(NEW, 2), [instance(OLD, 1), instance(OLD, 2), instance(NEW, 1)]
+            await stand.route(HALVES, trial=NEW, instances=2)
+            await stand.fail(bad)
+            await stand.request(80)
+            samples, _ = await _counted(stand, 80, 80)
+            found = await stand.evidence.instances("shop")
+            assert found[bad].attempts == found[bad].failures > 0
+            assert all(found[name].attempts > 0 == found[name].failures for name in good)
+            for revision, sample in samples.items():
+                parts = [found[instance(revision, number)] for number in (1, 2)]
+                assert sum(part.attempts for part in parts) == sample.attempts
+                assert sum(part.failures for part in parts) == sample.failures
+
+        stand.run(story())
+
+    def test_an_instance_that_got_nothing_has_nothing(self, stand: Stand) -> None:
+        async def story() -> None:
+            await stand.route({OLD: ALL, NEW: Fraction(0)})
+            await stand.request(10)
+            await _counted(stand, 10, 10)
+            found = await stand.evidence.instances("shop")
+            assert {name: sample.attempts for name, sample in found.items()} == {
+                instance(OLD, 1): 10,
+                instance(NEW, 1): 0,
+            }
+            assert await stand.evidence.instances("other") == {}
 
         stand.run(story())
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 
 from segue.core.release import Revision
-from segue.core.traffic import Backend, Endpoint, InstanceId, Observed, Route, RoutingTable, ServiceTable, Traffic
+from segue.core.traffic import (
+    Backend,
+    Endpoint,
+    InstanceId,
+    Observed,
+    Preview,
+    Route,
+    RoutingTable,
+    ServiceTable,
+    Sticky,
+    Traffic,
+)
 from segue.errors import RouterRefused
 from segue.ports import Router
 
@@ -75,6 +87,23 @@ class RouterContract:
         with pytest.raises(RouterRefused, match="shop"):
             await router.apply(table(Backend(OLD, HALF, (old,)), Backend(NEW, Fraction(1, 3), (new,))))
         assert set(await router.observe("shop")) == {old.instance}
+
+    async def test_a_preview_where_a_service_is_reached_is_refused_and_nothing_changes(self, router: Router) -> None:
+        old, new = instance(OLD, 1), instance(NEW, 1)
+        await router.apply(table(Backend(OLD, Fraction(1), (old,))))
+        both = table(Backend(OLD, Fraction(1), (old,)), Backend(NEW, Fraction(0), (new,)))
+        shown = replace(both.services["shop"], preview=Preview(LISTEN, NEW))
+        with pytest.raises(RouterRefused, match="shop"):
+            await router.apply(RoutingTable({"shop": shown}))
+        assert set(await router.observe("shop")) == {old.instance}
+
+    async def test_users_may_stay_on_their_versions_while_shares_move(self, router: Router) -> None:
+        for sticky in Sticky(), Sticky(header="X-User-Id"), None:
+            for share in HALF, Fraction(1), HALF, Fraction(0):
+                sides = Backend(OLD, 1 - share, (instance(OLD, 1),)), Backend(NEW, share, (instance(NEW, 1),))
+                one = replace(table(*sides).services["shop"], trial=NEW, sticky=sticky, replays=3)
+                await router.apply(RoutingTable({"shop": one}))
+        assert len(await router.observe("shop")) == 2
 
     async def test_nobody_needs_to_have_a_share(self, router: Router) -> None:
         end = instance(OLD, 1)

@@ -1,0 +1,123 @@
+"""The judge against its acceptance table: false alarms, how soon it finds what is broken, and the peers' rules.
+
+Every bar of the statistics' section 5, with simulated traffic. Three seeds, one of them the commit. The table's
+own numbers of runs take a core for many hours; `--part` says which part of the long ones is run.
+
+    python bench/judge.py [--part 0.01] [--jobs 1] [--only D1 L1] [--write]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from itertools import chain
+from random import Random
+
+import common
+from judge_rows import Finding, Outcome, Row, rows
+
+SEEDS = (1, 2026)
+_BATCH = 5
+
+
+_rows = cache(rows)
+
+
+@cache
+def seeds() -> list[str]:
+    """Two that are always the same, and the commit."""
+    commit = common._commit().removesuffix("-dirty")
+    return [*map(str, SEEDS), commit]
+
+
+def one(name: str, cell: str, numbers: Sequence[int]) -> list[Outcome]:
+    """Some runs of one cell. Each has its own seed, so it does not matter which process does them."""
+    row = next(row for row in _rows() if row.name == name)
+    run = next(it.run for it in row.cells if it.name == cell)
+    given = seeds()
+    return [run(Random(f"{given[i % len(given)]}/{name}/{cell}/{i}")) for i in numbers]
+
+
+def measured(row: Row, part: float, pool: ProcessPoolExecutor) -> tuple[int, Sequence[Finding]]:
+    """How many runs each of its cells had at least, and what was found."""
+    counts = {c.name: max(row.least, round(c.full * part)) if c.long else c.full for c in row.cells}
+    counts = {c.name: min(counts[c.name], c.full) for c in row.cells}
+    waiting = {
+        name: [pool.submit(one, row.name, name, range(count)[at : at + _BATCH]) for at in range(0, count, _BATCH)]
+        for name, count in counts.items()
+    }
+    results = {name: list(chain(*(future.result() for future in futures))) for name, futures in waiting.items()}
+    return min(counts.values(), default=0), row.find(results)
+
+
+def lines(found: Sequence[tuple[Row, int, float, Sequence[Finding]]]) -> Iterator[tuple[object, ...]]:
+    """The table's lines."""
+    for row, runs, seconds, findings in found:
+        yield f"**{row.name}**", f"{row.what} ({runs or 'no'} runs each, {seconds:.0f} s)", "", ""
+        for finding in findings:
+            yield "", finding.bar, finding.seen, finding.verdict
+
+
+def page(found: Sequence[tuple[Row, int, float, Sequence[Finding]]], part: float, seconds: float) -> str:
+    """The page in docs/measured."""
+    findings = [finding for *_, some in found for finding in some]
+    missed = [f"* {row.name}, {f.bar}: {f.seen}" for row, *_, some in found for f in some if f.verdict == "MISSED"]
+    facts = common.facts(seeds=", ".join(seeds()), part=f"{part:.1%} of the long rows' runs", took=f"{seconds:.0f} s")
+    return PAGE.format(
+        met=sum(finding.verdict == "met" for finding in findings),
+        all=len(findings),
+        facts="\n".join(f"* {name}: {value}" for name, value in facts),
+        table=common.table(("", "what, and what is asked", "seen", ""), lines(found)),
+        missed="\n".join(missed) or "No bar was missed.",
+    )
+
+
+PAGE = """\
+# How well the judge judges
+
+**{met} of {all} bars are met.** Written by `bench/judge.py`; the method is described at the top of the files in
+`src/segue/judge`. Traffic is simulated: Poisson arrivals, a look a second, answers' times in the router's own
+buckets (90 a decade, 1–10 % wide), log-normal with a p50 of 50 ms and a p99 of 256 ms.
+
+{facts}
+
+Times are the median and the 95th percentile of the seconds until the alarm. *Too few runs*: a rate above the bar that
+chance explains in the number of runs that there was time for.
+
+{table}
+
+## Missed
+
+{missed}
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Simulate everything; 0 when no bar was missed."""
+    parser = argparse.ArgumentParser(description="The judge against its acceptance table.")
+    parser.add_argument("--part", type=float, default=0.01, help="the part of the long rows' runs (default: 0.01)")
+    parser.add_argument("--jobs", type=int, default=1, help="so many processes (default: 1)")
+    parser.add_argument("--only", nargs="+", default=[], choices=[row.name for row in _rows()], metavar="ROW")
+    parser.add_argument("--write", action="store_true", help="write docs/measured/judge.md")
+    given = parser.parse_args(argv)
+    found, began = [], time.monotonic()
+    with ProcessPoolExecutor(given.jobs) as pool:
+        for row in _rows():
+            if not given.only or row.name in given.only:
+                start = time.monotonic()
+                runs, findings = measured(row, given.part, pool)
+                found.append((row, runs, time.monotonic() - start, findings))
+                common.progress("\n".join(f"{row.name}: {f.bar}: {f.seen} {f.verdict}" for f in findings))
+    text = page(found, given.part, time.monotonic() - began)
+    sys.stdout.write(text)
+    if given.write:
+        common.write_page("judge", text)
+    return int(any(finding.verdict == "MISSED" for *_, some in found for finding in some))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""How things are called in Envoy: what is configured and what is counted must agree on it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from segue.core.traffic import InstanceId
+from segue.routers.envoy.http import Document
+
+SAFE = ("safe", "read")
+"""Routes for the methods that may be repeated."""
+
+
+class RouteName(NamedTuple):
+    """The name of a route as statistics show it. `kind`: whose requests it takes, and what becomes of one that fails.
+
+    For the version on trial ``safe`` (methods: shielded) and ``other``, else ``read`` (safe methods: repeated if the
+    instance died) and ``all``; ``none``: nobody serves; ``preview``: not for users. Where users stay on their
+    version several routes have one name.
+    """
+
+    service: str
+    revision: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.service}:{self.revision}:{self.kind}"
+
+    @classmethod
+    def parse(cls, name: str) -> RouteName | None:
+        """The route with this name, None if it is none of ours."""
+        service, colon, rest = name.partition(":")
+        revision, second, kind = rest.rpartition(":")
+        return cls(service, revision, kind) if colon and second else None
+
+
+def cluster_name(service: str, revision: str) -> str:
+    """The cluster of one version; the same text tags its requests in the statistics."""
+    return f"{service}@{revision}"
+
+
+def target_name(service: str, revision: str) -> str:
+    """The cluster that a version's routes lead to: the version first, then the others."""
+    return f"{service}~{revision}"
+
+
+def attempt_tag(cluster: str, instance: InstanceId) -> str:
+    """What tags the attempts on one instance of a version in the statistics."""
+    return f"{cluster}/{instance}"
+
+
+def parse_tag(tag: str) -> tuple[str, InstanceId]:
+    """The version, as its cluster's name, and the instance that are named in a tag; the instance may be empty."""
+    version, _, instance = tag.partition("/")
+    return version, InstanceId(instance)
+
+
+def statistic(text: str) -> str:
+    """How the address `text` appears in the names of statistics."""
+    return text.removeprefix("unix:").replace(":", "_")
+
+
+def address(text: str) -> Document:
+    """`text`, which is ``host:port`` or ``unix:/path``, as an address. Raises ValueError."""
+    if text.startswith("unix:"):
+        return {"pipe": {"path": text.removeprefix("unix:")}}
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit():
+        raise ValueError(f"{text!r} is not an address: host:port or unix:/path is expected")
+    host = {"localhost": "127.0.0.1", "": "0.0.0.0"}.get(host, host.strip("[]"))
+    return {"socket_address": {"address": host, "port_value": int(port)}}

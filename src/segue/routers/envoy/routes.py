@@ -1,0 +1,177 @@
+"""The routes of a service: which version a request is given, and what becomes of one that fails. Pure documents.
+
+Rules of this file:
+* The split is decided in the routes' match, by one number of the request or of the user: the limits are cumulative,
+  and safe and other methods share one split.
+* A retry policy belongs to a route and a route to one version: the others' failures are never replayed.
+* No part of a request becomes the name of a statistic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from fractions import Fraction
+from itertools import accumulate
+
+from segue.core.release import NOTHING
+from segue.core.traffic import Backend, Route, ServiceTable
+from segue.routers.envoy import sticky
+from segue.routers.envoy.http import TYPE, Document, duration
+from segue.routers.envoy.names import SAFE, RouteName, target_name
+
+MILLION = 1_000_000
+BODY_BUFFER = 64 * 1024 * 1024
+"""Bytes of a request's body that are kept for a replay."""
+
+NEVER_REACHED = "connect-failure,refused-stream,reset-before-request"
+DIED = f"{NEVER_REACHED},reset"
+FAILED = "5xx,reset,connect-failure,refused-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Routes for those only of whom `predicate`, a matcher's, is true."""
+
+    predicate: Document
+    routes: list[Document]
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """A service's routes: the first `choice` that a user fits, else those that are for `everybody`."""
+
+    everybody: list[Document]
+    choices: tuple[Choice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one version is given: what lies below `limit` and was not taken before; None: all of it."""
+
+    backend: Backend
+    limit: Fraction | None
+
+
+def routes(table: ServiceTable) -> Routes:
+    """The routes that divide the requests among the versions."""
+    parts = _parts(table)
+    if not parts:
+        return Routes([_nobody(table)])
+    if table.sticky is None or len(parts) == 1 or parts[0].backend.revision != table.trial:
+        return Routes([route for part in parts for route in _of(table, part.backend, _by_chance(part.limit))])
+    if table.sticky.header is None:
+        return Routes(list(_by_cookie(table, parts)))
+    return _by_header(table, parts, table.sticky.header)
+
+
+def _parts(table: ServiceTable) -> list[_Part]:
+    serving = sorted((b for b in table.backends if b.share > NOTHING), key=lambda b: b.revision != table.trial)
+    limits = accumulate(backend.share for backend in serving)
+    return [_Part(b, None if b is serving[-1] else limit) for b, limit in zip(serving, limits, strict=True)]
+
+
+def _by_chance(limit: Fraction | None) -> Document:
+    if limit is None:
+        return {}
+    return {"runtime_fraction": {"default_value": {"numerator": round(limit * MILLION), "denominator": "MILLION"}}}
+
+
+def _by_cookie(table: ServiceTable, parts: Sequence[_Part]) -> Iterator[Document]:
+    """First those who are known, then those who draw a number with this request and are told to keep it."""
+    for part in parts:
+        yield from _of(table, part.backend, {"headers": [sticky.known(table.service, part.limit)]})
+    remember = sticky.remember(table.service, table.route)
+    for part in parts:
+        match = {} if part.limit is None else {"headers": [sticky.drawn(part.limit)]}
+        yield from (route | remember for route in _of(table, part.backend, match))
+
+
+def _by_header(table: ServiceTable, parts: Sequence[_Part], header: str) -> Routes:
+    *first, last = parts
+    choices = [
+        Choice(sticky.hashed(header, part.limit, f"{table.service}@{table.trial}"), _of(table, part.backend, {}))
+        for part in first
+        if part.limit is not None
+    ]
+    return Routes(_of(table, last.backend, {}), tuple(choices))
+
+
+def _of(table: ServiceTable, backend: Backend, match: Document) -> list[Document]:
+    """The routes of one version for the requests that `match`."""
+    others = len(table.backends) > 1
+    if others and table.route.shield and backend.revision == table.trial:
+        other = {"retry_policy": _retry(NEVER_REACHED, 1, elsewhere_after=1)}
+        return [
+            _route(table, backend, "safe", match, _shield(table.patience)),
+            _route(table, backend, "other", match, other),
+        ]
+    elsewhere = 2 if others else None
+    every = _route(table, backend, "all", match, {"retry_policy": _retry(NEVER_REACHED, 2, elsewhere)})
+    if not table.route.shield:
+        return [every]
+    return [_route(table, backend, "read", match, {"retry_policy": _retry(DIED, 2, elsewhere)}), every]
+
+
+def _route(table: ServiceTable, backend: Backend, kind: str, match: Document, policy: Document) -> Document:
+    headers = [*(_SAFE_METHODS if kind in SAFE else ()), *match.get("headers", ())]
+    return {
+        "name": str(RouteName(table.service, backend.revision, kind)),
+        "match": {**path_match(table.route), **match, **({"headers": headers} if headers else {})},
+        "request_body_buffer_limit": str(BODY_BUFFER),
+        "route": {
+            "cluster": target_name(table.service, backend.revision),
+            "timeout": duration(table.route.timeout),
+            **policy,
+        },
+    }
+
+
+def _nobody(table: ServiceTable) -> Document:
+    return {
+        "name": str(RouteName(table.service, "", "none")),
+        "match": path_match(table.route),
+        "direct_response": {"status": 503, "body": {"inline_string": f"{table.service} is not being served.\n"}},
+    }
+
+
+def path_match(route: Route) -> Document:
+    """What requests a service's path takes."""
+    path = route.path.rstrip("/")
+    return {"path_separated_prefix": path} if path else {"prefix": "/"}
+
+
+def _shield(patience: timedelta) -> Document:
+    """A safe request that fails is answered by the other version; a slow one is sent there too, and not cut."""
+    policy = _retry(FAILED, 1, elsewhere_after=1)
+    return {
+        "hedge_policy": {"hedge_on_per_try_timeout": True},
+        "retry_policy": {**policy, "per_try_timeout": duration(patience)},
+    }
+
+
+def _retry(on: str, retries: int, elsewhere_after: int | None = None) -> Document:
+    """At most `retries` more attempts, on other instances; after so many attempts on another version."""
+    policy: Document = {
+        "retry_on": on,
+        "num_retries": retries,
+        "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.001s"},
+        "retry_host_predicate": [_extension("retry_host_predicates.previous_hosts", _PREVIOUS_HOSTS)],
+        "host_selection_retry_max_attempts": "5",
+    }
+    if elsewhere_after is not None:
+        priorities = {**_PREVIOUS_PRIORITIES, "update_frequency": elsewhere_after}
+        policy["retry_priority"] = _extension("retry_priorities.previous_priorities", priorities)
+    return policy
+
+
+def _extension(name: str, config: Document) -> Document:
+    return {"name": f"envoy.{name}", "typed_config": config}
+
+
+_PREVIOUS_HOSTS: Document = {"@type": TYPE + "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"}
+_PREVIOUS_PRIORITIES: Document = {
+    "@type": TYPE + "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
+}
+_SAFE_METHODS: list[Document] = [{"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD|OPTIONS"}}}]
