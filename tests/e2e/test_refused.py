@@ -115,7 +115,7 @@ FAULTS = (
         "listens on port",
         smoke=({"command": "echo no tea in stock; exit 5"},),
     ),
-    Fault("answers-500", "by chance less than once in", "", env={"APP_BROKEN": "500"}, judged=True),
+    Fault("answers-500", "failed each of its last", "", env={"APP_BROKEN": "500"}, judged=True),
 )
 
 

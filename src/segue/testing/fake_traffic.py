@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from math import erf, inf, log
 
 from segue.core.release import Revision
-from segue.core.traffic import Books, InstanceId, Observed, RoutingTable, Sample, ServiceTable, Traffic
+from segue.core.traffic import Backend, Books, InstanceId, Observed, RoutingTable, Sample, ServiceTable, Traffic
 from segue.engine.clock import Clock
 from segue.errors import Refused, RouterLost, RouterRefused
 from segue.testing.calls import Apply, BooksOf, Confirmed, Observe, Probe, Record, SampleOf, Seen, Settle, Settled
@@ -167,9 +167,13 @@ class _Part:
 
 
 class FakeEvidence:
-    """What is observed: the traffic that a test lets flow, split as the router's confirmed tables say."""
+    """What is observed: the traffic that a test lets flow, split as the router's confirmed tables say.
+
+    `slower`: how many times as long a revision's answers take as usual.
+    """
 
     def __init__(self, clock: Clock, router: FakeRouter, record: Record) -> None:
+        self.slower: dict[str, float] = {}
         self._clock, self._router, self._record = clock, router, record
         self._flows: defaultdict[str, list[_Flow]] = defaultdict(list)
         self._since = clock.monotonic()
@@ -191,7 +195,10 @@ class FakeEvidence:
         async with self._record.during(SampleOf(service)):
             self._router.check_there()
             counts = self._counted(service).items()
-            return {revision: _sample(int(count.attempts), int(count.failures)) for revision, count in counts}
+            return {
+                revision: _sample(int(count.attempts), int(count.failures), self.slower.get(revision, 1.0))
+                for revision, count in counts
+            }
 
     async def instances(self, service: str) -> Mapping[InstanceId, Sample]:
         """Attempts on each instance, the ready ones of a version alike. Raises RouterLost as it was ordered."""
@@ -231,10 +238,7 @@ class FakeEvidence:
         """What came to each version in each stretch of time; to each ready instance, where that matters."""
         for seconds, flow, table in self._stretches(service):
             for backend in table.backends:
-                ready = [end.instance for end in backend.endpoints if end.state is Traffic.READY]
-                names: list[InstanceId | None] = [None]
-                if ready and (each or not flow.failing.keys().isdisjoint(ready)):
-                    names = [*ready]
+                names = _instances(flow, backend, each=each)
                 on_trial = table.route.shield and table.trial == backend.revision
                 attempts = seconds * Fraction(flow.rate) * backend.share / len(names)
                 for name in names:
@@ -284,5 +288,13 @@ _GOLDEN = (5**0.5 - 1) / 2
 _TIMES = Times()
 
 
-def _sample(attempts: int, failures: int) -> Sample:
-    return Sample(attempts, failures, _TIMES.histogram(attempts))
+def _instances(flow: _Flow, backend: Backend, *, each: bool) -> Sequence[InstanceId | None]:
+    """The ready instances if `each` is asked for or one fails by itself; else nobody for all of them."""
+    if not each and not flow.failing:
+        return [None]
+    ready = [end.instance for end in backend.endpoints if end.state is Traffic.READY]
+    return ready if ready and (each or not flow.failing.keys().isdisjoint(ready)) else [None]
+
+
+def _sample(attempts: int, failures: int, slower: float) -> Sample:
+    return Sample(attempts, failures, {edge * slower: n for edge, n in _TIMES.histogram(attempts).items()})
