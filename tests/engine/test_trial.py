@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from segue.core.release import BlueGreen, Canary
+from segue.core.release import BlueGreen, Canary, Rolling
+from segue.core.traffic import InstanceId, ServiceTable, Traffic
 from segue.engine import documents
 from segue.engine.control import ControlPlane
 from segue.engine.orders import Asker
@@ -387,3 +388,51 @@ def test_the_same_promotion_asked_twice_is_one(lab: Lab) -> None:
         await end(plane, id)
 
     play(lab, scene)
+
+
+def test_what_an_old_version_that_shrinks_must_answer_in_place_of_the_new_one_is_bounded(lab: Lab) -> None:
+    """Four instances with 30 requests each: all of it at full strength, then as many again for each that is left."""
+
+    async def scene(plane: ControlPlane) -> None:
+        for instance in lab.world.platform.running:
+            lab.world.router.in_flight[instance.id] = 30
+        rolling = Rolling(first_judge=timedelta(seconds=2), judge=timedelta(seconds=1))
+        answer = await plane.deploy(an_order("v2", strategy=rolling), Asker())
+        while lab.world.router.shares("shop").get("v2.1") != 1:  # type: ignore[call-overload]
+            await asyncio.sleep(0.1)
+            lab.world.router.in_flight = {i: n for i, n in lab.world.router.in_flight.items() if moved(plane, i)}
+        await ended(plane, answer)
+
+    def moved(plane: ControlPlane, instance: InstanceId) -> bool:
+        return any(m.id == instance and not m.leaving for m in plane.services["shop"].keeper.fleet.members)
+
+    play(lab, scene, rate=10)
+    tables = [table.services["shop"] for _, table in lab.world.router.history if "shop" in table.services]
+    bounds = {(ready(table, "v1.1"), table.replays) for table in tables if table.trial and ready(table, "v1.1")}
+    assert bounds == {(4, None), (3, 90), (2, 60), (1, 30)}
+    assert all(table.replays is None for table in tables if table.trial is None)
+
+
+def ready(table: ServiceTable, revision: str) -> int:
+    ends = [end for backend in table.backends if backend.revision == revision for end in backend.endpoints]
+    return sum(end.state is Traffic.READY for end in ends)
+
+
+@pytest.mark.parametrize(("slower", "patience"), [(1.0, 1.0), (10.0, None)])
+def test_the_shield_waits_longer_than_the_old_version_ever_takes(
+    lab: Lab, slower: float, patience: float | None
+) -> None:
+    lab.world.evidence.slower["v1.1"] = slower
+    lab.world.evidence.slower["v2.1"] = slower
+
+    async def scene(plane: ControlPlane) -> None:
+        await asyncio.sleep(300)
+        await end(plane, await begun(plane, SHORT))
+
+    play(lab, scene)
+    tables = [table.services["shop"] for _, table in lab.world.router.history if "shop" in table.services]
+    times = {table.patience.total_seconds() for table in tables if table.trial and len(table.backends) == 2}
+    if patience:
+        assert times == {patience}
+    else:
+        assert max(times) > 2, "three times the slowest in a thousand of answers about a median of 200 ms"

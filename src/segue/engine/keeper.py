@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from segue.core.demand import Demand
-from segue.core.release import BlueGreen, Canary, Revision, Share
-from segue.core.traffic import Backend, Preview, Route, ServiceTable, Sticky, is_loopback
+from segue.core.release import Revision, Share
+from segue.core.traffic import Backend, Route, ServiceTable
 from segue.core.version import Version
 from segue.engine.bell import Bell
 from segue.engine.clock import Clock
@@ -24,6 +23,7 @@ from segue.engine.journal import Journal
 from segue.engine.member import Member, State
 from segue.engine.records import RolloutRecord
 from segue.engine.routing import TableKeeper
+from segue.engine.trial import PATIENCE, Trial
 from segue.errors import RouterLost, RouterRefused
 from segue.ports import Platform, Router
 
@@ -32,19 +32,6 @@ LOOK_EVERY = 0.01
 
 LINGER = 3.0
 """Seconds that the router knows a version after its last instance, besides the time that the shield waits for it."""
-
-PATIENCE = timedelta(seconds=1)
-"""The least time that the shield waits for an answer of the version on trial alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """What the router is told of a version that is being tried out; see `ServiceTable`."""
-
-    revision: Revision
-    patience: timedelta = PATIENCE
-    sticky: Sticky | None = None
-    preview: Preview | None = None
 
 
 class Keeper:
@@ -96,20 +83,23 @@ class Keeper:
         self._shares = demand.shares if self._covered(demand) else before.shares
         self._last_there = dict.fromkeys({*demand.sizes, *before.sizes}, self._clock.monotonic())
 
-    def try_out(self, rollout: RolloutRecord, patience: timedelta = PATIENCE) -> None:
-        """The router is to treat the version that `rollout` brings as one on trial from now on."""
+    def try_out(self, rollout: RolloutRecord, patience: timedelta | None = None, busy: int | None = None) -> None:
+        """The router is to treat the version that `rollout` brings as one on trial; None: as it was told before."""
         if rollout.trial is not None:
-            self.trial = self._trial(rollout, rollout.trial, patience)
-            self._patience = patience
+            before = self.trial or Trial(rollout.trial)
+            self._patience = before.patience if patience is None else patience
+            trial = Trial(rollout.trial, self._patience, before.busy if busy is None else busy)
+            self.trial = trial.of(rollout, self._token)
             self.bell.ring()
 
-    def _trial(self, rollout: RolloutRecord, revision: Revision, patience: timedelta) -> Trial:
-        strategy = rollout.release and rollout.release.strategy
-        if isinstance(strategy, Canary):
-            return Trial(revision, patience, sticky=_sticky(strategy.sticky))
-        listen = strategy.preview if isinstance(strategy, BlueGreen) and rollout.turned is None else None
-        token = self._token() if listen and not is_loopback(listen) else None
-        return Trial(revision, patience, preview=Preview(listen, revision, token) if listen else None)
+    async def busy(self, revision: Revision | None) -> int:
+        """How many requests an instance of `revision` has at a time now, on average; 0 where that cannot be seen."""
+        members = self.fleet.of(revision) if revision else []
+        try:
+            seen = await self._router.observe(self.service)
+        except RouterLost:
+            return 0
+        return sum(seen[m.id].in_flight for m in members if m.id in seen) // max(1, len(members))
 
     def settle(self) -> None:
         """No version is on trial any more."""
@@ -172,10 +162,11 @@ class Keeper:
             return None
         revisions = sorted(self._there() | set(self._shares) | self._lingering())
         table = ServiceTable(self.service, self.route, tuple(map(self._backend, revisions)))
-        if (trial := self.trial) is None:
+        if self.trial is None:
             return table
-        preview = trial.preview if trial.preview and trial.preview.revision in revisions else None
-        return replace(table, trial=trial.revision, patience=trial.patience, sticky=trial.sticky, preview=preview)
+        others = [version for version in self.demand.sizes if version != self.trial.revision]
+        ready = sum(self.fleet.ready(version) for version in others)
+        return self.trial.told(table, ready, sum(self.demand.sizes[version] for version in others))
 
     def _there(self) -> set[Revision]:
         """The revisions that have instances; when each last had one is noted."""
@@ -286,12 +277,6 @@ class Keeper:
 def _worth(member: Member) -> tuple[bool, bool, int]:
     """What is least worth keeping comes first: what is not ready, then what is newest."""
     return (member.state is State.READY, member.instance is not None, -member.ordinal)
-
-
-def _sticky(setting: str) -> Sticky | None:
-    """``none``, ``cookie`` or ``header:NAME`` as the router is told it."""
-    kind, _, header = setting.partition(":")
-    return {"cookie": Sticky(), "header": Sticky(header)}.get(kind)
 
 
 def _needed(demand: Demand, version: Revision) -> int:

@@ -10,6 +10,7 @@ from segue.core.release import Release, Side, revision, version_of
 from segue.core.steps import Check, Judge, Plan, Run, Scale, Shift, Silence, Step, decision
 from segue.engine.orders import Order
 from segue.engine.service import Service
+from segue.engine.trial import AT_LEAST
 from segue.errors import Refused, Usage
 
 START_SECONDS = 2.0
@@ -82,6 +83,11 @@ def _notes(order: Order, release: Release) -> list[str]:
     notes = []
     if order.source is None:
         notes.append("no run.process.source: all versions share the files in the manifest's folder")
+    if release.old and order.route.shield and release.room < release.old.size + release.new.size:
+        notes.append(
+            "while both serve, the old version has fewer instances than usual: what the new one fails is answered "
+            f"by it for at most {AT_LEAST} requests at a time and instance, or as many as it has of its own"
+        )
     keep = release.strategy.keep.total_seconds()
     if release.old and keep:
         minutes = keep * release.old.size / 60

@@ -192,7 +192,8 @@ class Runner:
             await self._performer.until(self._keeper.bell.until(lambda: not self.record.person.paused))
         if isinstance(self.record.steps[number - 1], Shift) and self.under_way and self.record.trial is not None:
             await self.watch.shifting()
-            self._keeper.try_out(self.record, self.watch.patience)
+            busy = await self._keeper.busy(self.record.old)
+            self._keeper.try_out(self.record, self.watch.patience, busy)
         return self.book.begin(number, demand)
 
     async def _perform(self, number: int, before: Demand, demand: Demand, began: datetime) -> None:
@@ -220,7 +221,7 @@ class Runner:
         at = self._keeper.demand
         self.book.turn_back(setback, () if self.book.fresh else self._way_back(at), at, number)
         if self.record.trial is not None:
-            self._keeper.try_out(self.record, self.watch.patience)
+            self._keeper.try_out(self.record)
 
     def _way_back(self, at: Demand) -> Plan:
         if self.record.release is not None:

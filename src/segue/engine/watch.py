@@ -17,11 +17,12 @@ from segue.engine import ledger as ledgers
 from segue.engine.clock import Clock
 from segue.engine.hearing import Entry, Hearing
 from segue.engine.journal import Journal
-from segue.engine.keeper import PATIENCE, Keeper
+from segue.engine.keeper import Keeper
 from segue.engine.ledger import Counts, Ledger
 from segue.engine.member import State
 from segue.engine.recent import Recent
 from segue.engine.records import RolloutRecord
+from segue.engine.trial import PATIENCE
 from segue.errors import RouterLost
 from segue.judge.errors import Counts as Lines
 from segue.ports import Evidence, Matches
