@@ -391,11 +391,11 @@ def test_the_same_promotion_asked_twice_is_one(lab: Lab) -> None:
 
 
 def test_what_an_old_version_that_shrinks_must_answer_in_place_of_the_new_one_is_bounded(lab: Lab) -> None:
-    """Four instances with 30 requests each: all of it at full strength, then as many again for each that is left."""
+    """Four instances with 90 requests each: all of it at full strength, then as many again for each that is left."""
 
     async def scene(plane: ControlPlane) -> None:
         for instance in lab.world.platform.running:
-            lab.world.router.in_flight[instance.id] = 30
+            lab.world.router.in_flight[instance.id] = 90
         rolling = Rolling(first_judge=timedelta(seconds=2), judge=timedelta(seconds=1))
         answer = await plane.deploy(an_order("v2", strategy=rolling), Asker())
         while lab.world.router.shares("shop").get("v2.1") != 1:  # type: ignore[call-overload]
@@ -409,7 +409,7 @@ def test_what_an_old_version_that_shrinks_must_answer_in_place_of_the_new_one_is
     play(lab, scene, rate=10)
     tables = [table.services["shop"] for _, table in lab.world.router.history if "shop" in table.services]
     bounds = {(ready(table, "v1.1"), table.replays) for table in tables if table.trial and ready(table, "v1.1")}
-    assert bounds == {(4, None), (3, 90), (2, 60), (1, 30)}
+    assert bounds == {(4, None), (3, 270), (2, 180), (1, 90)}
     assert all(table.replays is None for table in tables if table.trial is None)
 
 

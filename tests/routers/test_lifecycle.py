@@ -23,7 +23,7 @@ from segue.routers.envoy import process
 from segue.routers.envoy.router import EnvoyRouter
 from segue.routers.envoy.static import start_static
 
-from .world import HALF, V1, V2, Answer, World, Wrk, ask, asked, port, service, table, until, version
+from .world import HALF, V1, V2, Answer, World, Wrk, ask, asked, closed, port, service, table, until, version
 
 
 class Routers:
@@ -262,15 +262,6 @@ async def test_shutting_down_waits_for_requests_in_flight(
 
 async def holds(world: World) -> bool:
     return bool((await world.processes[0].stat())["held"])
-
-
-async def closed(listen: str) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(*listen.split(":"))
-    except ConnectionRefusedError:
-        return True
-    writer.close()
-    return False
 
 
 async def test_without_a_control_plane_envoy_starts_with_the_last_table(

@@ -15,7 +15,7 @@ from segue.errors import RouterRefused
 from segue.evidence.envoy import EnvoyEvidence
 from segue.routers.envoy.router import EnvoyRouter
 
-from .world import V1, V2, V3, Answer, Process, World, ask, asked, port, service, table, until, version
+from .world import V1, V2, V3, Answer, Process, World, Wrk, ask, asked, closed, port, service, table, until, version
 
 TOKEN = "x-segue-preview: open sesame\r\n"
 
@@ -190,10 +190,23 @@ async def test_previews_come_and_go_and_no_connection_elsewhere_notices(
         await router.settled()
         assert (await ask(place)).body == "old"
         await router.apply(table(plain))
-        with pytest.raises(ConnectionRefusedError):
-            await ask(place)
+        await until(lambda: closed(place), "the end of the preview")
     assert await again()
     writer.close()
+
+
+async def test_a_preview_may_come_back_at_once_to_where_it_was(
+    router: EnvoyRouter, listen: str, old: Process, new: Process, place: str
+) -> None:
+    plain = service(listen, version(V1, 1, old), version(V2, 0, new))
+    await router.apply(table(plain))
+    async with Wrk(listen) as wrk:
+        for _ in range(30):
+            await router.apply(table(replace(plain, preview=Preview(place, V2))))
+            assert (await ask(place)).body == "new"
+            await router.apply(table(plain))
+        load = await wrk.stop()
+    assert load.errors == 0, load.text
 
 
 async def test_a_preview_where_somebody_else_listens_is_refused_and_nothing_changes(

@@ -135,6 +135,16 @@ async def asked(address: str, count: int, *, method: str = "GET", workers: int =
     return answers
 
 
+async def closed(listen: str) -> bool:
+    """Whether nobody listens there."""
+    try:
+        _, writer = await asyncio.open_connection(*listen.split(":"))
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False
+
+
 def port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as probe:

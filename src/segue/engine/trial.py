@@ -13,7 +13,7 @@ from segue.engine.records import RolloutRecord
 PATIENCE = timedelta(seconds=1)
 """The least time that the shield waits for an answer of the version on trial alone."""
 
-AT_LEAST = 16
+AT_LEAST = 64
 """Requests at a time that an instance of the old version may always be given in place of the version on trial."""
 
 

@@ -32,6 +32,8 @@ CONFIRMED_WITHIN = 20.0
 """Seconds that Envoy may take to confirm a table and to be warm."""
 CONNECTED_WITHIN = 10.0
 """Seconds that Envoy may take to come for a table, be it that it is being restarted."""
+CLOSED_WITHIN = 2.0
+"""Seconds that a listener may take to close after Envoy has confirmed that it goes."""
 DRAIN = 30
 _POLL = 0.002
 
@@ -58,6 +60,7 @@ class EnvoyRouter:
         self._table: RoutingTable | None = None
         self._snapshot = Snapshot()
         self._busy = asyncio.Lock()
+        self._left: set[str] = set()
         self._barriers = 0
 
     async def start(self) -> None:
@@ -132,7 +135,7 @@ class EnvoyRouter:
     async def refuse_taken(self, listen: str) -> None:
         """Raise Refused if a stranger listens on `listen`: Envoy would silently share the port with it."""
         if listen not in await self._listening():
-            _refuse_taken(listen)
+            await self._refuse_stranger(listen)
 
     async def stats(self, pattern: str, *, only: str = "All", used: bool = False) -> Statistics:
         """Envoy's statistics whose names `pattern` is found in; see `Admin.stats`. Raises RouterLost."""
@@ -143,9 +146,21 @@ class EnvoyRouter:
         if added:
             for listen in added - await self._listening():
                 try:
-                    _refuse_taken(listen)
+                    await self._refuse_stranger(listen)
                 except Refused as refused:
                     raise RouterRefused(refused.message, next=refused.next) from refused
+
+    async def _refuse_stranger(self, listen: str) -> None:
+        """Raise Refused if `listen` is taken. A listener of ours that was taken away may need a moment to close."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (CLOSED_WITHIN if listen in self._left else 0)
+        while True:
+            try:
+                return _refuse_taken(listen)
+            except Refused:
+                if loop.time() >= deadline:
+                    raise
+            await asyncio.sleep(_POLL)
 
     async def _open(self) -> None:
         """Answer Envoy from now on, and replace one that asks nobody by one that asks us."""
@@ -179,6 +194,7 @@ class EnvoyRouter:
 
     async def _take_away(self, target: Snapshot) -> None:
         server, wanted = self._server, target.resources
+        self._left |= self._snapshot.listeners - target.listeners
         for kind in (Kind.LISTENER, Kind.CLUSTER):
             server.keep_only(kind, wanted[kind])
             server.prune(kind)

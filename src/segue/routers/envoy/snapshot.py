@@ -208,7 +208,7 @@ class Builder:
 
     def _configuration(self, listen: str, group: list[Built]) -> Packed:
         before = self._routes.get(listen, Configuration([], {}, Packed()))
-        if group and _same(before.services, group):
+        if _same(before.services, group):
             return before.packed
         hosts = {}
         for host, services in by_host(group):
