@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from segue.core.release import BlueGreen, InPlace, Rolling
+from segue.core.release import How
 from segue.engine.control import ControlPlane
 from segue.engine.orders import Asker, Order
 from segue.testing.clock import Crashed
@@ -27,17 +27,17 @@ GOOD, REFUSED = "good", "refused"
 def make(room: Path) -> Callable[[str], Lab]:
     def fresh(name: str) -> Lab:
         lab = Lab(room / name)
-        lab.world.evidence.flow("shop", rate=50)
+        lab.world.evidence.flow("shop", rate=1000)
         return lab
 
     return fresh
 
 
-def an_update(strategy: Rolling | InPlace | BlueGreen) -> Order:
+def an_update(strategy: How) -> Order:
     return an_order("v2", strategy=strategy, replicas=3)
 
 
-async def update(plane: ControlPlane, strategy: Rolling | InPlace | BlueGreen) -> dict[str, Any]:
+async def update(plane: ControlPlane, strategy: How) -> dict[str, Any]:
     """Bring v2 in the place of v1, as the same client would ask again after a crash; how it ended."""
     answer = await plane.deploy(an_update(strategy), Asker(key=KEY))
     rollout = await ended(plane, answer)
@@ -70,7 +70,7 @@ def _prepare(lab: Lab, case: str) -> int:
 @pytest.mark.parametrize("case", [GOOD, REFUSED])
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: f"{strategy.name} keep {strategy.keep}")
 def test_a_crash_at_any_act_changes_nothing_of_the_end(
-    make: Callable[[str], Lab], strategy: Rolling | InPlace | BlueGreen, case: str
+    make: Callable[[str], Lab], strategy: How, case: str
 ) -> None:
     strategy = replace(strategy, keep=timedelta(0)) if getattr(strategy, "keep", None) else strategy
     whole = make("whole")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from segue.core.release import BlueGreen, InPlace, Rolling
+from segue.core.release import BlueGreen, How, Rolling
 from segue.core.traffic import Endpoint, Traffic
 from segue.engine.control import ControlPlane
 from segue.engine.orders import Answer, Asker
@@ -41,7 +41,7 @@ def launched(lab: Lab) -> None:
     lab.run(launch)
 
 
-async def update(plane: ControlPlane, strategy: Rolling | InPlace | BlueGreen = QUICK) -> dict[str, Any]:
+async def update(plane: ControlPlane, strategy: How = QUICK) -> dict[str, Any]:
     """Ask for v2, as a client repeats it after a crash; how it ended and what serves."""
     answer = await plane.deploy(an_order("v2", replicas=TWO, strategy=strategy), Asker(key="the-same"))
     rollout = await ended(plane, answer)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segue.core.release import BlueGreen, InPlace, Rolling
+from segue.core.release import How
 from segue.engine.control import ControlPlane
 from segue.testing.fakes import Behaviour, losses
 from segue.testing.plane import STRATEGIES, Lab, an_order, deployed, status, tidied
@@ -30,7 +30,7 @@ def test_a_first_launch_serves_when_it_is_decided(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: f"{strategy.name} keep {strategy.keep}")
-def test_a_new_version_takes_over(lab: Lab, strategy: Rolling | InPlace | BlueGreen) -> None:
+def test_a_new_version_takes_over(lab: Lab, strategy: How) -> None:
     async def scene(plane: ControlPlane) -> None:
         await deployed(plane, an_order("v1"))
         lab.world.evidence.flow("shop", rate=50)
@@ -58,7 +58,7 @@ def test_a_new_version_takes_over(lab: Lab, strategy: Rolling | InPlace | BlueGr
     ids=["never starts", "exits at once", "never healthy", "smoke test fails", "port taken"],
 )
 def test_a_version_that_cannot_serve_is_refused_and_users_see_nothing(
-    lab: Lab, strategy: Rolling | InPlace | BlueGreen, broken: Behaviour
+    lab: Lab, strategy: How, broken: Behaviour
 ) -> None:
     async def scene(plane: ControlPlane) -> None:
         await deployed(plane, an_order("v1"))

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from segue.core.release import BlueGreen, InPlace, Rolling
+from segue.core.release import BlueGreen, Canary, InPlace, Rolling
 from segue.core.traffic import Traffic
 from segue.core.version import Health, SmokeCommand
 from segue.engine import documents
@@ -166,4 +166,5 @@ STRATEGIES = (
     InPlace(first_judge=timedelta(seconds=10), judge=timedelta(seconds=5)),
     BlueGreen(judge=timedelta(seconds=20), keep=timedelta(minutes=1)),
     BlueGreen(judge=timedelta(seconds=20), keep=timedelta(0)),
+    Canary(least=timedelta(seconds=5), most=timedelta(minutes=5), keep=timedelta(minutes=1)),
 )
