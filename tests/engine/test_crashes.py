@@ -69,9 +69,7 @@ def _prepare(lab: Lab, case: str) -> int:
 
 @pytest.mark.parametrize("case", [GOOD, REFUSED])
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: f"{strategy.name} keep {strategy.keep}")
-def test_a_crash_at_any_act_changes_nothing_of_the_end(
-    make: Callable[[str], Lab], strategy: How, case: str
-) -> None:
+def test_a_crash_at_any_act_changes_nothing_of_the_end(make: Callable[[str], Lab], strategy: How, case: str) -> None:
     strategy = replace(strategy, keep=timedelta(0)) if getattr(strategy, "keep", None) else strategy
     whole = make("whole")
     before = _prepare(whole, case)

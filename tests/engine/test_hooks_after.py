@@ -89,7 +89,7 @@ def test_in_keep_one_can_go_back_and_then_it_never_runs(lab: Lab) -> None:
 
 def test_while_it_is_to_come_a_deployment_is_refused(lab: Lab) -> None:
     async def scene(plane: ControlPlane) -> None:
-        with pytest.raises(Refused, match=r"the after hook of v2\.1 is still to run") as refused:
+        with pytest.raises(Refused, match="the after hook of v2 is still to run") as refused:
             await plane.deploy(an_order("v3"), Asker())
         assert refused.value.exit == 4
         with pytest.raises(Refused, match="is still to run"):

@@ -63,7 +63,7 @@ def test_tracebacks_of_the_first_of_ten_stop_the_rollout_though_http_is_well(lab
     reason = found.turned or ""
     assert reason.startswith(f"{NEW} wrote ")
     assert reason.endswith(
-        "lines that match ERROR|Traceback, the 10 instances of v1 0 in the same time: "
+        "lines that match `ERROR|Traceback`, v1's 10 instances 0 in the same time: "
         "Traceback (most recent call last): KeyError: 'price'"
     )
     assert found.log == (f"{NEW} | Traceback (most recent call last): KeyError: 'price'",)

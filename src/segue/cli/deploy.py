@@ -144,8 +144,9 @@ def overview(service: str, document: Mapping[str, Any], *, on: bool) -> str:
 
 
 def _costs(document: Mapping[str, Any]) -> str:
+    least = "at least" if any("until it is proven" in step["step"] for step in document["steps"]) else "about"
     return (
         f"Decided after step {document['decided_after']}. "
         f"At most {text.count(document['peak'], 'instance')} ({document['extra']} more than usual, "
-        f"{document['instance_minutes']:.3g} instance-minutes of it), about {text.seconds(document['seconds'])}."
+        f"{document['instance_minutes']:.3g} instance-minutes of it), {least} {text.seconds(document['seconds'])}."
     )

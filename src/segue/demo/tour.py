@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
 
 from segue.demo import account
 from segue.demo.account import Played
-from segue.demo.acts import ACTS, LAUNCH, NEW, OLD, Act
-from segue.demo.stage import RATE, WIDTH, Stage, stage
+from segue.demo.acts import SCENES, Act, Scene
+from segue.demo.builds import NEW, OLD
+from segue.demo.stage import RATE, WIDTH, Stage, place
 from segue.testing.apps import NotInstalled, httpbin
 from segue.testing.load import Probe
 from segue.testing.tally import Tally
 
 SETTLED = 100
 """So many more requests are waited for before and after each act."""
+
+
+@dataclass(slots=True)
+class Tour:
+    """What has been played so far. `wholes`: everything that the users of each scene saw."""
+
+    played: list[Played] = field(default_factory=list)
+    wholes: list[Tally] = field(default_factory=list)
+    number: int = 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,62 +41,80 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NotInstalled as missing:
         sys.stderr.write(f"The tour needs httpbin from PyPI: {missing}\n")
         return 1
-    with stage(screen) as at:
-        return _play(at)
+    with place() as folder:
+        return _play(folder, screen)
 
 
-def _play(at: Stage) -> int:
-    at.say(f"The shop is httpbin under gunicorn, 2 instances, in {at.folder}")
-    if not _launch(at):
-        return 1
-    at.say(f"\nFrom here on, users: 64 connections, {RATE:g} requests a second, from a process of their own.")
-    users = at.load()
-    try:
-        users.more(SETTLED)
-        played: list[Played] = []
-        for number, act in enumerate(ACTS, 2):
-            played.append(_perform(at, users, played[-1].after if played else Tally(), number, act))
-        whole = users.finish()
-    finally:
-        users.kill()
-    at.say(f"\n{' The account ':─^{WIDTH}}")
-    for line in (*account.table(played, whole), "", *account.books(played)):
-        at.say(line)
-    return _verdict(at, played, whole.lost_count)
+def _play(folder: Path, screen: TextIO) -> int:
+    tour = Tour()
+    for scene in SCENES:
+        at = Stage(folder, screen, scene)
+        if not _open(at, tour, scene):
+            return 1
+        users = at.load()
+        try:
+            _under_load(at, tour, users)
+        finally:
+            users.kill()
+        at.clear()
+    return _account(at, tour)
 
 
-def _launch(at: Stage) -> bool:
-    _title(at, 1, LAUNCH)
-    assert LAUNCH.build is not None
-    at.put(LAUNCH.build)
-    ended = at.show(*LAUNCH.command)
-    if ended.exit or at.serving() != LAUNCH.serves:
+def _open(at: Stage, tour: Tour, scene: Scene) -> bool:
+    at.say(f"\n{scene.tells}.\nIts folder: {at.folder}")
+    _title(at, tour, scene.launch)
+    _put(at, scene.launch)
+    ended = at.show(*scene.launch.command)
+    if ended.exit or at.serving() != scene.launch.serves:
         at.say("The first launch failed; the tour ends here.")
         return False
+    at.say(f"\nUsers from here on: 64 connections, {RATE:g} requests a second, a process of their own.")
     return True
 
 
-def _perform(at: Stage, users: Probe, before: Tally, number: int, act: Act) -> Played:
-    _title(at, number, act)
-    if act.build is not None:
-        at.put(act.build)
+def _under_load(at: Stage, tour: Tour, users: Probe) -> None:
+    users.more(SETTLED)
+    before = Tally()
+    for act in at.scene.acts:
+        tour.played.append(_perform(at, tour, users, before, act))
+        before = tour.played[-1].after
+    tour.wholes.append(users.finish())
+
+
+def _perform(at: Stage, tour: Tour, users: Probe, before: Tally, act: Act) -> Played:
+    _title(at, tour, act)
+    _put(at, act)
     ended = at.show(*act.command)
     serving, after = at.serving(), users.more(SETTLED)
-    played = Played(act, ended.exit, serving, ended.seconds, before, after, at.ask("report"))
-    at.say(account.users_saw(played.seen))
+    played = Played(tour.number, act, ended.exit, serving, ended.seconds, before, after, at.ask("report"))
+    for line in account.users_saw(played, at.scene.replicas):
+        at.say(line, hang=7)
     for fault in played.faults:
         at.say(f"NOT AS EXPECTED: {fault}")
     return played
 
 
-def _title(at: Stage, number: int, act: Act) -> None:
-    at.say(f"\n{f'── {number}. {act.title} ({act.strategy}) ':─<{WIDTH}}")
+def _put(at: Stage, act: Act) -> None:
+    if act.build is not None:
+        act.build.put(at.folder)
 
 
-def _verdict(at: Stage, played: Sequence[Played], lost: int) -> int:
-    faults = sum(bool(one.faults) for one in played)
+def _title(at: Stage, tour: Tour, act: Act) -> None:
+    tour.number += 1
+    at.say(f"\n{f'── {tour.number}. {act.how}: {act.title} ':─<{WIDTH}}")
+
+
+def _account(at: Stage, tour: Tour) -> int:
+    at.say(f"\n{' The account ':─^{WIDTH}}")
+    for line in (*account.table(tour.played, tour.wholes), "", *account.books(tour.played), ""):
+        at.say(line)
+    for line in account.reasons(tour.played):
+        at.say(line, hang=4)
+    faults, lost = sum(bool(one.faults) for one in tour.played), account.lost(tour.wholes)
     if faults or lost:
-        at.say(f"\n{faults} of {len(played)} acts did not end as expected; {lost} requests were lost.")
+        at.say(f"\n{faults} of {len(tour.played)} acts did not end as expected; {lost} requests were lost.")
+        for whole in tour.wholes:
+            at.say("\n".join(f"  {one.at:%H:%M:%S}  {one.kind}: {one.detail}" for one in whole.lost), hang=4)
         return 1
     at.say("\nEvery act ended as it must, and no request was lost.")
     return 0

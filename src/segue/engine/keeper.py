@@ -264,9 +264,9 @@ class Keeper:
         if ready >= needed or not self._confirmed_shares().get(version):
             return None
         why = "; ".join(self.fleet.problems(version))
-        return (
-            f"{ready} of the {needed} instances that {version}'s share needs are ready ({why or 'no reason known'})"
-        )
+        of = f"{ready} of the {needed} instances" if needed > 1 else "the one instance"
+        are = "are" if needed > 1 else "is not"
+        return f"{of} that {version}'s share needs {are} ready ({why or 'no reason known'})"
 
     def set_route(self, route: Route) -> None:
         """Where users reach the service from now on."""

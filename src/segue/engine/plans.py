@@ -92,7 +92,9 @@ def _notes(order: Order, release: Release) -> list[str]:
     if release.old and keep:
         minutes = keep * release.old.size / 60
         notes.append(
-            f"the old version is kept for {keep:g} s after the decision ({minutes:.1f} instance-minutes more); "
+            f"the old version is kept for {keep / 60:g} min afterwards ({minutes:.1f} instance-minutes more); "
             "going back is one switch until then"
         )
+        if order.hooks.after:
+            notes.append("then the after hook runs; from that moment on there is no going back")
     return notes

@@ -223,9 +223,9 @@ class Service:
     def _refuse_before_hook(self) -> None:
         """Raise Refused while an `after` hook is to come: what follows would be built on what it has not done yet."""
         if self._after_to_come:
+            name = self.record.stable and version_of(self.record.stable)
             raise Refused(
-                f"the after hook of {self.record.stable} is still to run, when keep is over: until then one can only "
-                "go back",
+                f"the after hook of {name} is still to run, when keep is over: until then one can only go back",
                 next="segue retire, which runs it, or segue rollback",
             )
 

@@ -35,6 +35,10 @@ A_SECOND = 100
 """What a second of all of the traffic weighs. Lines are compared by shares: they may come without a request."""
 
 
+SOME = 200
+"""Requests that a proof needs at least, where nothing is known of the old version."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sight:
     """What a watch sees: the router's evidence, what is usual, and a reader of log lines for the patterns given."""
@@ -58,6 +62,7 @@ class Watch:
         self._hearing = Hearing(rollout.judging)
         self._usual = Sample()
         self._last: Mapping[Revision, Sample] | None = None
+        self._from: Mapping[Revision, Sample] = {}
         self._at = clock.monotonic()
         self._reader = sight.lines(rollout.judging.logs) if rollout.judging.logs and rollout.trial else None
         self._logged: Mapping[InstanceId, Matches] = {}
@@ -152,6 +157,7 @@ class Watch:
         """The step `number` waits for a proof from now on."""
         if self._hearing.proving != number:
             self._note(entries.prove(number, gate))
+            self._from = self._last or {}
 
     async def close(self) -> None:
         """See nothing any more."""
@@ -185,13 +191,25 @@ class Watch:
             return Judgement(Verdict.FAIL, Basis.EVIDENCE, reason, {"failed": self._hearing.outage.failed})
         return None
 
-    @staticmethod
-    def cannot_come(said: Judgement, waited: timedelta, left: timedelta) -> bool:
-        """Whether even a good version would not have its proof with the traffic of `waited`, going on for `left`."""
-        requests, whole = said.numbers.get("requests"), said.numbers.get("whole")
-        if not requests or not whole:
+    def cannot_come(self, said: Judgement, waited: timedelta, left: timedelta) -> bool:
+        """Whether even a good version would not have its proof with the traffic of `waited`, going on for `left`.
+
+        Requests that the new version has not answered yet are not counted anywhere; how many it was given is read
+        from those of the old one, too. Of few requests three standard deviations more are taken to come.
+        """
+        given = max(float(said.numbers.get("requests") or 0), self._expected())
+        if not given:
             return True
-        return float(requests) * ((waited + left) / waited) < float(whole)
+        at_most = (given + 3 * given**0.5) * ((waited + left) / waited)
+        return bool(at_most < float(said.numbers.get("whole") or SOME))
+
+    def _expected(self) -> float:
+        """How many requests the new version has had since the proof began, going by the old one's and the shares."""
+        new, old, demand = self.rollout.new, self.rollout.old, self._keeper.demand
+        if new is None or old is None or self._last is None or not demand.share(old):
+            return 0.0
+        theirs = _came(self._last, self._from, old).attempts
+        return theirs * float(demand.share(new) / demand.share(old))
 
     @property
     def log(self) -> tuple[str, ...]:
@@ -212,10 +230,10 @@ class Watch:
     def _logs_too_much(self) -> Judgement:
         new, old = self._names
         instance, matches = self._worst or (InstanceId(new), Matches())
-        patterns = " or ".join(self.rollout.judging.logs)
+        patterns = " or ".join(f"`{pattern}`" for pattern in self.rollout.judging.logs)
         theirs = [m.count for i, m in self._logged.items() if i.startswith(f"{self.rollout.service}-{old}.")]
         reason = (
-            f"{instance} wrote {matches.count} lines that match {patterns}, the {len(theirs)} instances of {old} "
+            f"{instance} wrote {matches.count} lines that match {patterns}, {old}'s {len(theirs)} instances "
             f"{sum(theirs)} in the same time: {matches.last}"
         )
         return Judgement(Verdict.FAIL, Basis.EVIDENCE, reason, {"instance": instance, "lines": matches.count})
