@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Without its bytecode Python compiles everything anew at each start, and tests start it a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check setup tools bench-loss bench crash lock clean
+.PHONY: demo test check setup tools bench-loss bench bench-judge bench-shield lock clean
 
 demo: $(READY)  ## real versions of a real application, deployed under load by each strategy
 	$(BIN)/segue demo
@@ -35,6 +35,12 @@ bench-loss: $(READY) tools  ## requests lost by deployments, full size; writes d
 
 bench: $(READY) tools  ## the other numbers of the design, each with its target
 	$(BIN)/python bench/numbers_to_hold.py
+
+bench-judge: $(READY)  ## how often the judge is wrong and how fast it is, beside others' rules; takes an hour (--part 1: ten)
+	$(BIN)/python bench/judge.py --write
+
+bench-shield: $(READY) tools  ## versions on trial, full size; writes docs/measured/shield.md
+	$(BIN)/python bench/shield.py
 
 lock:  ## pin anew what pyproject.toml asks for
 	$(BIN)/python -m pip install --quiet uv

@@ -1,18 +1,14 @@
-"""The rows of the acceptance table of the statistics: what is simulated, and what holds.
-
-A bar on how often something happens is *met* if it happened no more often than that. With fewer runs than the bar
-was made for, a rate above it may be chance: *too few runs* means that chance would give as much more than once
-in a thousand times if the true rate were at the bar, else it is *MISSED*.
-"""
+"""The rows of the acceptance table: what is simulated, and what is asked of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from math import ceil, exp, inf, lgamma, log, log1p
+from math import inf
 
 import judge_peers as peers
+from judge_bars import Finding, Results, Row, alarms, each, in_time, quantile, rarely, shown, soon
 from judge_exact import counters_of_any_size, expectations, million, recorded, strata_of_nothing
 from judge_runs import (
     Cell,
@@ -25,125 +21,9 @@ from judge_runs import (
     peers_only,
     proof_of_errors,
     rollout,
+    switched,
 )
 from judge_traffic import World
-
-Results = Mapping[str, Sequence[Outcome]]
-"""By cell: what each of its runs gave."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one bar says, what was seen, and ``met``, ``MISSED``, ``too few runs`` or nothing (only printed)."""
-
-    bar: str
-    seen: str
-    verdict: str
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """`find` says what the results of `cells` are worth."""
-
-    name: str
-    what: str
-    cells: Sequence[Cell]
-    find: Callable[[Results], Sequence[Finding]]
-    least: int = 20
-    """At least so many runs of each cell."""
-
-
-# How often
-
-
-def upper(count: int, runs: int) -> float:
-    """The rate that is not exceeded, with 95 % confidence."""
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        rate = (low + high) / 2
-        low, high = (low, rate) if _at_most(count, runs, rate) < 0.05 else (rate, high)
-    return high
-
-
-def _at_most(count: int, runs: int, rate: float) -> float:
-    if rate in (0, 1):
-        return 1.0 if rate == 0 or count >= runs else 0.0
-    ways = lgamma(runs + 1)
-    logs = (
-        ways - lgamma(k + 1) - lgamma(runs - k + 1) + k * log(rate) + (runs - k) * log1p(-rate)
-        for k in range(count + 1)
-    )
-    return sum(map(exp, logs))
-
-
-def rarely(name: str, count: int, runs: int, most: float, full: int) -> Finding:
-    """That something happens in at most `most` of the runs."""
-    seen = f"{count} of {runs:,} ({count / runs:.2%}; at most {upper(count, runs):.2%} with 95 % confidence)"
-    if count <= most * runs:
-        verdict = "met"
-    else:
-        verdict = "too few runs" if runs < full and 1 - _at_most(count - 1, runs, most) >= 1e-3 else "MISSED"
-    return Finding(f"{name}: ≤ {most:.2%}", seen, verdict)
-
-
-def _alarms(results: Sequence[Outcome], at: int = 0) -> int:
-    return sum(run[at] < inf for run in results)
-
-
-def each(most: float, full: int) -> Callable[[Results], Sequence[Finding]]:
-    """At most so many alarms in each cell."""
-
-    def find(results: Results) -> Sequence[Finding]:
-        return [rarely(name, _alarms(runs), len(runs), most, full) for name, runs in results.items()]
-
-    return find
-
-
-# How soon
-
-
-def _quantile(times: Sequence[float], part: float) -> float:
-    ordered = sorted(times)
-    return ordered[ceil(part * (len(ordered) - 1))] if part > 0.5 else ordered[int(part * (len(ordered) - 1))]
-
-
-def _time(seconds: float) -> str:
-    return "never" if seconds == inf else f"{seconds:,.0f}"
-
-
-def soon(
-    bars: Mapping[str, tuple[float, float | None, float]], delay: float = 0.0
-) -> Callable[[Results], Sequence[Finding]]:
-    """By cell: the median's and the 95th percentile's bar in seconds, and how many must be found."""
-
-    def find(results: Results) -> Sequence[Finding]:
-        return [_soon(name, results[name], *bar, delay) for name, bar in bars.items()]
-
-    return find
-
-
-def _soon(
-    name: str, runs: Sequence[Outcome], middle: float, late: float | None, part: float, delay: float
-) -> Finding:
-    times = [run[0] - delay for run in runs]
-    median, p95, found = _quantile(times, 0.5), _quantile(times, 0.95), _alarms(runs) / len(runs)
-    attempts = _quantile([run[1] for run in runs], 0.5) if len(runs[0]) > 1 else inf
-    early = sum(time <= 0 for time in times)
-    ok = median <= middle and (late is None or p95 <= late) and found >= part and not early
-    asked = f"≤ {middle:g}" + ("" if late is None else f" / {late:g}") + f" s, {part:.0%} found"
-    seen = f"{_time(median)} / {_time(p95)} s, {found:.1%} found" + (
-        f" ({attempts:,.0f} attempts)" if attempts < inf else ""
-    )
-    return Finding(
-        f"{name}: {asked}", seen + (f", {early} before it began" if early else ""), "met" if ok else "MISSED"
-    )
-
-
-# The rows
-
-
-def _rate(value: float) -> str:
-    return f"{value:.4g} %"
 
 
 def _pair(world: World) -> str:
@@ -159,14 +39,13 @@ def _a1() -> Row:
     ]
 
     def find(results: Results) -> Sequence[Finding]:
-        cells_found = [rarely(name, _alarms(runs), len(runs), 0.01, 2000) for name, runs in results.items()]
-        bad = [finding for finding in cells_found if finding.verdict != "met"]
-        runs = [run for all_of in results.values() for run in all_of]
-        worst = max(_alarms(all_of) for all_of in results.values())
-        of_cell = len(next(iter(results.values())))
-        over_all = rarely("over all", _alarms(runs), len(runs), 0.003, 64 * 2000)
-        most = rarely("the worst of 64 cells", worst, of_cell, 0.01, 2000)
-        return [over_all, most, *bad]
+        runs = [run for of_cell in results.values() for run in of_cell]
+        worst, size = max((alarms(of_cell), len(of_cell)) for of_cell in results.values())
+        some = {name: of_cell for name, of_cell in results.items() if alarms(of_cell)}
+        over_all = rarely("over all", alarms(runs), len(runs), 0.003, 64 * 2000)
+        most = rarely("the worst of 64 cells", worst, size, 0.01, 2000)
+        cells_with = [replace(one, verdict="") for one in each(0.01, 2000)(some)]
+        return [over_all, most, *cells_with]
 
     return Row("A1", "A/A, errors and latency, 10 minutes", cells, find)
 
@@ -191,8 +70,8 @@ def _a3() -> Row:
     def find(results: Results) -> Sequence[Finding]:
         runs = [run for all_of in results.values() for run in all_of]
         return [
-            rarely("E ≥ 200", _alarms(runs, 1), len(runs), 0.01, 24_000),
-            rarely("E ≥ 20", _alarms(runs, 0), len(runs), 0.06, 24_000),
+            rarely("E ≥ 200", alarms(runs, 1), len(runs), 0.01, 24_000),
+            rarely("E ≥ 20", alarms(runs, 0), len(runs), 0.06, 24_000),
         ]
 
     return Row("A3", "at the margin: 1.1 × + 0.02 points, errors", cells, find, least=100)
@@ -200,7 +79,7 @@ def _a3() -> Row:
 
 def _a4() -> Row:
     cells = [
-        cell(f"{p:.1%}", proof_of_errors, World(1000, 0.1, p, 1.5 * p + 0.005, seconds=300), 4000)
+        cell(f"{p:.1%}", proof_of_errors, World(1000, 0.1, p, 1.5 * p + 0.005, seconds=300), 4000, False)
         for p in (0.0, 0.001, 0.01)
     ]
     return Row("A4", "proof at its margin: 1.5 × + 0.5 points", cells, each(0.06, 4000), least=100)
@@ -224,12 +103,13 @@ def _r1() -> Row:
 
 def _r2() -> Row:
     cells = [
-        cell("bunches of 2, 10 %", alarm, World(1000, 0.1, 0.005, 0.005, bunch=2), 500),
+        cell("bunches of 2, 10 %", alarm, World(1000, 0.1, 0.005, 0.005, bunch=2), 500, False),
         cell(
             "pauses of 0.2 s in 20 s, 1 instance to 9",
             alarm,
             World(1000, 0.1, 0, 0, ("all", 1.0), kind="pauses"),
             200,
+            False,
         ),
     ]
     return Row("R2", "trouble within one version of a healthy pair", cells, each(0.015, 500))
@@ -241,15 +121,15 @@ def _r3() -> Row:
 
     alone = (200.0,)
     cells = [
-        cell("10 %", partial(errors_alone, 1.0, alone), worlds(0.1), 500),
-        cell("50 %", partial(errors_alone, 1.0, alone), worlds(0.5), 500),
-        cell("10 %, φ₀ = 9", partial(errors_alone, 9.0, alone), worlds(0.1), 500),
-        cell("50 %, φ₀ = 9", partial(errors_alone, 9.0, alone), worlds(0.5), 500),
+        cell("10 %", partial(errors_alone, 1.0, alone), worlds(0.1), 500, False),
+        cell("50 %", partial(errors_alone, 1.0, alone), worlds(0.5), 500, False),
+        cell("10 %, φ₀ = 9", partial(errors_alone, 9.0, alone), worlds(0.1), 500, False),
+        cell("50 %, φ₀ = 9", partial(errors_alone, 9.0, alone), worlds(0.5), 500, False),
     ]
     most = {"10 %": 0.025, "50 %": 0.08, "10 %, φ₀ = 9": 0.015, "50 %, φ₀ = 9": 0.015}
 
     def find(results: Results) -> Sequence[Finding]:
-        return [rarely(name, _alarms(runs), len(runs), most[name], 500) for name, runs in results.items()]
+        return [rarely(name, alarms(runs), len(runs), most[name], 500) for name, runs in results.items()]
 
     return Row("R3", "bunches of 5 within one version, errors", cells, find, least=100)
 
@@ -262,7 +142,7 @@ def _detection(
         told = _pair(world) if not world.times else _slower(world.times)
         cells.append(cell(told, alarm, world, runs, long=False))
         bars[told] = (middle, late, part)
-    return Row(name, what, cells, soon(bars, delay))
+    return Row(name, what, cells, in_time(bars, delay))
 
 
 def _slower(times: tuple[str, float]) -> str:
@@ -307,15 +187,34 @@ L1 = [
 
 
 def _latencies() -> list[Row]:
-    def at(rps: float, times: tuple[str, float]) -> World:
-        return World(rps, 0.1, 0.001, 0.001, times)
+    def at(rps: float, times: tuple[str, float], octaves: bool = False) -> World:
+        return World(rps, 0.1, 0.001, 0.001, times, octaves=octaves)
 
     l1 = [(at(1000, times), middle, late, 1.0) for times, middle, late in L1]
+    even = [(at(1000, times, True), middle, late, 1.0) for times, middle, late in L1]
     l2 = [(at(50, ("all", 1.5)), 36, 70, 1.0), (at(50, ("tail", 2.0)), 65, 145, 1.0)]
     return [
         _detection("L1", "latency, 1,000 rps, 10 %", l1, 100),
+        _detection("L1e", "the same in even buckets of 9.05 %, those that the bars were made with", even, 100),
         _detection("L2", "latency, 50 rps, 10 %", l2, 100),
     ]
+
+
+def _b1() -> Row:
+    worlds = [World(rps, 1.0, 0.001, new) for rps in (5, 50, 1000) for new in (0.05, 0.1, 0.5)]
+    healthy = [World(rps, 1.0, rate, rate) for rps in (5, 50, 1000) for rate in (0.001, 0.01, 0.04)]
+    broken = [cell(f"{_pair(w)}, {w.rps:g} rps", switched, w, 100, long=False) for w in worlds]
+    well = [cell(f"A/A {w.old:.1%}, {w.rps:g} rps", switched, w, 200, long=False) for w in healthy]
+
+    def find(results: Results) -> Sequence[Finding]:
+        runs = [run for one in well for run in results[one.name]]
+        printed = [
+            replace(soon(one.name, results[one.name], inf, None, 0, 0), bar=f"{one.name}: printed", verdict="")
+            for one in broken
+        ]
+        return [rarely("A/A over all", alarms(runs), len(runs), 0.01, 1800), *printed]
+
+    return Row("B1", "after a switch, against the ten minutes before it (not in the table)", [*well, *broken], find)
 
 
 def _p1() -> Row:
@@ -330,11 +229,11 @@ def _p1() -> Row:
 
     def find(results: Results) -> Sequence[Finding]:
         says = sum(run[2] for run in results["5 rps"]) / len(results["5 rps"])
-        let_on = _alarms(results["5 rps"]) / len(results["5 rps"])
+        let_on = alarms(results["5 rps"]) / len(results["5 rps"])
         verdict = "met" if says + let_on >= 0.99 else "MISSED"
         return [
-            _soon("1,000 rps", [run[:1] for run in results["1,000 rps"]], 70, None, 0.99, 0),
-            _soon("50 rps", [run[:1] for run in results["50 rps"]], 400, None, 0.99, 0),
+            soon("1,000 rps", [run[:1] for run in results["1,000 rps"]], 70, None, 0.99, 0),
+            soon("50 rps", [run[:1] for run in results["50 rps"]], 400, None, 0.99, 0),
             Finding(
                 "5 rps, 10 minutes: says what is missing", f"{says:.0%} say so, {let_on:.0%} are let on", verdict
             ),
@@ -352,7 +251,7 @@ def _s1() -> Row:
     told = {f"{_slower(w.times) if w.times else _pair(w)}, {w.rps:,.0f} rps, {w.share:.0%}": w for w in worlds}
     cells = [cell(name, against_peers, world, 100, long=bool(world.times)) for name, world in told.items()]
     healthy = {_healthy(world): world.aa() for world in worlds}
-    cells += [cell(name, peers_only, world, 1000 if not world.times else 200) for name, world in healthy.items()]
+    cells += [cell(name, peers_only, world, 100 if world.times else 1000, False) for name, world in healthy.items()]
 
     def find(results: Results) -> Sequence[Finding]:
         return [_beats(name, world, results[name], results[_healthy(world)]) for name, world in told.items()]
@@ -365,14 +264,14 @@ def _healthy(world: World) -> str:
 
 
 def _beats(name: str, world: World, runs: Sequence[Outcome], healthy: Sequence[Outcome]) -> Finding:
-    ours, rules = _quantile([run[0] for run in runs], 0.5), peers.TIMES if world.times else peers.ERRORS
+    ours, rules = quantile([run[0] for run in runs], 0.5), peers.TIMES if world.times else peers.ERRORS
     told, beaten = [], True
     for i, peer in enumerate(rules):
         wrong = sum(run[i] < inf for run in healthy) / len(healthy)
-        median = _quantile([run[i + 1] for run in runs], 0.5)
-        told.append(f"{peer} {_time(median)}" + (f" (A/A {wrong:.0%})" if wrong > 0.02 else ""))
+        median = quantile([run[i + 1] for run in runs], 0.5)
+        told.append(f"{peer} {shown(median)}" + (f" (A/A {wrong:.0%})" if wrong > 0.02 else ""))
         beaten = beaten and (wrong > 0.02 or ours < median)
-    return Finding(f"{name}: before all", f"{_time(ours)}; {', '.join(told)}", "met" if beaten else "MISSED")
+    return Finding(f"{name}: before all", f"{shown(ours)}; {', '.join(told)}", "met" if beaten else "MISSED")
 
 
 def _exactly(name: str, bar: str, seen: tuple[bool, str]) -> Finding:
@@ -427,6 +326,7 @@ def rows() -> list[Row]:
         _c1(),
         *_detections(),
         *_latencies(),
+        _b1(),
         _p1(),
         _a3(),
         _a4(),

@@ -37,6 +37,18 @@ def alarm(world: World, rng: Random) -> Outcome:
     return inf, inf
 
 
+def switched(world: World, rng: Random) -> Outcome:
+    """When the judge alarms after a blue/green switch, and how many attempts that took."""
+    comparison, attempts = Comparison(Settings(), history(world, rng)), 0
+    for now in range(1, world.seconds + 1):
+        n = poisson(rng, world.rps)
+        attempts += n
+        comparison.look(1.0, Sample(n, binomial(rng, n, world.new)), None)
+        if comparison.alarm:
+            return float(now), float(attempts)
+    return inf, inf
+
+
 def against_peers(world: World, rng: Random) -> Outcome:
     """When the judge alarms, then when each of the peers does, in seconds."""
     comparison = Comparison(Settings(), history(world, rng))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import accumulate
@@ -22,6 +22,8 @@ from segue.core.traffic import Sample
 SIGMA, MEDIAN = 0.7, 50_000.0
 EDGES = [float(mantissa * 10**power) for power in range(2, 6) for mantissa in range(10, 100)] + [1e7]
 """Of Envoy's buckets, in microseconds: from 1 ms to 10 s."""
+OCTAVES = [1000 * 2 ** (i / 8) for i in range(113)]
+"""Buckets of 9.05 %, eight an octave, from 1 ms to 16 s: those that the table's bars on latency were made with."""
 _NORMAL = NormalDist()
 _FEW = 1500
 
@@ -98,10 +100,10 @@ def bunched(rng: Random, n: int, p: float, size: float) -> int:
 class Shape:
     """How long answers take, as chances of Envoy's buckets."""
 
-    def __init__(self, at_most: Callable[[float], float]) -> None:
-        sums = [at_most(edge) for edge in EDGES]
+    def __init__(self, edges: Sequence[float], at_most: Callable[[float], float]) -> None:
+        sums = [at_most(edge) for edge in edges]
         chances = [b - a for a, b in zip([0.0, *sums], sums, strict=False)]
-        kept = [(edge, chance) for edge, chance in zip(EDGES, chances, strict=True) if chance > 1e-12]
+        kept = [(edge, chance) for edge, chance in zip(edges, chances, strict=True) if chance > 1e-12]
         self.edges = [edge for edge, _ in kept]
         self._sums = list(accumulate(chance for _, chance in kept))
         left = [self._sums[-1] - below for below in [0.0, *self._sums[:-1]]]
@@ -129,26 +131,30 @@ def _usual(edge: float) -> float:
 
 
 @cache
-def shape(name: str, factor: float = 1.0) -> Shape:
+def shape(name: str, factor: float = 1.0, octaves: bool = False) -> Shape:
     """``all``: everything takes `factor` times as long. ``tail``: the slowest 5 % do. ``mean``: they do, and the
     others are faster, so that the mean is as before. ``pause``: everything takes 250 ms longer."""
+    return Shape(OCTAVES if octaves else EDGES, _at_most(name, factor))
+
+
+def _at_most(name: str, factor: float) -> Callable[[float], float]:
     tail = 0.95
-    start = MEDIAN * math.exp(SIGMA * _NORMAL.inv_cdf(tail))
     if name == "all":
-        return Shape(lambda x: _usual(x / factor))
+        return lambda x: _usual(x / factor)
     if name == "pause":
-        return Shape(lambda x: _usual(x - 250_000))
+        return lambda x: _usual(x - 250_000)
     if name == "tail":
-        return Shape(lambda x: max(min(_usual(x), tail), _usual(x / factor)))
+        return lambda x: max(min(_usual(x), tail), _usual(x / factor))
     mass = 1 - _NORMAL.cdf(_NORMAL.inv_cdf(tail) - SIGMA)  # of the mean, in the tail
     faster = (1 - mass * factor) / (1 - mass)
-    return Shape(lambda x: min(_usual(x / faster), tail) + max(_usual(x / factor) - _usual(start), 0.0))
+    return lambda x: min(_usual(x / faster), tail) + max(_usual(x / factor) - tail, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     """Traffic on two versions. `new` and `old` are failure rates; `times` are the new version's, and there are
-    none if it is empty. `kind` is what befalls them; `bunch` how many failures have one cause."""
+    none if it is empty, in buckets of `octaves` or Envoy's. `kind` is what befalls them; `bunch` how many failures
+    have one cause."""
 
     rps: float
     share: float
@@ -159,6 +165,7 @@ class World:
     onset: int = 0
     kind: str = "steady"
     bunch: float = 1.0
+    octaves: bool = False
 
     def aa(self) -> World:
         """The same with a new version that is as good as the old one."""
@@ -179,8 +186,8 @@ class Second:
 
 def conditions(world: World, rng: Random) -> Iterator[Second]:
     """What is true in each second of `world`."""
-    usual = shape("all") if world.times else None
-    broken = shape(*world.times) if world.times else None
+    usual = shape("all", 1.0, world.octaves) if world.times else None
+    broken = shape(*world.times, world.octaves) if world.times else None
     now = Second(world.rps, world.share, world.old, world.old, usual, usual)
     trouble = 0
     for t in range(world.seconds):
@@ -249,7 +256,7 @@ def _pauses(world: World, rng: Random) -> Iterator[tuple[Sample, Sample]]:
 def history(world: World, rng: Random) -> Sample:
     """The old version's ten minutes before."""
     n = poisson(rng, world.rps * 600)
-    times = shape("all").draw(rng, n) if world.times else {}
+    times = shape("all", 1.0, world.octaves).draw(rng, n) if world.times else {}
     return Sample(n, binomial(rng, n, world.old), times)
 
 

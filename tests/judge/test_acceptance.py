@@ -124,3 +124,19 @@ def test_little_traffic_says_how_much_is_missing() -> None:
     assert judgement.verdict is Verdict.UNDECIDED
     assert "not enough evidence yet, a verdict needs about" in judgement.reason
     assert isinstance(judgement.numbers["seconds"], float)
+
+
+def _switched(rate: float, seed: int) -> float:
+    """The second of the alarm after a switch from a version that failed one request of a hundred, at 50 rps."""
+    comparison, rng = Comparison(Settings(), Sample(30_000, 300)), Random(seed)
+    for now in range(1, 121):
+        comparison.look(1.0, Sample(50, sum(rng.random() < rate for _ in range(50))), None)
+        if comparison.alarm:
+            return now
+    return inf
+
+
+def test_after_a_switch_a_healthy_version_is_not_alarmed_and_a_broken_one_is() -> None:
+    assert [_switched(0.01, seed) for seed in range(20)] == [inf] * 20
+    assert median(_switched(0.1, seed) for seed in range(20)) <= 10
+    assert max(_switched(0.5, seed) for seed in range(20)) <= 4

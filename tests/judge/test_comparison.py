@@ -212,6 +212,19 @@ def test_while_instances_settle_latency_does_not_count_but_errors_do() -> None:
     assert compared.alarm and "attempts on v2 failed" in silence(compared).reason
 
 
+def test_while_instances_settle_it_is_learned_how_fast_the_old_version_is() -> None:
+    gathered = Gathering(Settings(), Sample())
+    gathered.look(1, new(), old(), False)
+    assert gathered.latency.old.percentile(0.5) == 10_000 and not gathered.latency.new.total
+
+
+def test_failures_that_come_in_bunches_are_trusted_less() -> None:
+    gathered = Gathering(Settings(), HISTORY)
+    for i in range(40):
+        gathered.look(1, Sample(500, 10 if i % 7 == 0 else 0), Sample(500, 5), True)
+    assert gathered.guard.trust < 0.7
+
+
 # Without an old version beside it
 
 
@@ -249,11 +262,23 @@ def test_an_old_version_that_has_had_no_attempt_for_a_while_counts_as_away() -> 
     assert found.alarm and "before it" in silence(found).reason
     gaps = watched(*[(1, Sample(45, 20), Sample(1 if i % 9 == 0 else 0, 0)) for i in range(40)])
     assert "before it" not in silence(gaps).reason
+    little = watched(*[(1, Sample(1, i % 2), Sample(1 if i % 15 == 0 else 0, 0)) for i in range(60)])
+    assert "before it" not in silence(little).reason
 
 
 def test_when_the_old_version_is_back_it_is_compared_with_again() -> None:
     compared = watched(*[(1, Sample(100, 0), None)] * 30, *[(1, new(45), old(450))] * 30)
     assert not compared.alarm and " on v1 (" in silence(compared).reason
+
+
+def test_each_further_bound_is_a_little_higher_for_all_of_them_may_be_wrong_as_seldom_as_one() -> None:
+    gathered, bounds = Gathering(Settings(), Sample(10_000, 10)), []
+    for _ in range(3):
+        gathered.look(1, Sample(1, 0), None, True)
+        assert gathered.alone
+        bounds.append(gathered.alone.highest)
+        gathered.look(1, Sample(1, 0), Sample(1, 0), True)
+    assert bounds == sorted(set(bounds)) and bounds[2] < 1.5 * bounds[0]
 
 
 # Strata
@@ -396,6 +421,7 @@ def test_the_confidence_set_holds_the_ratio_and_narrows() -> None:
 
 def test_the_confidence_set_is_the_inversion_of_the_tests_of_errors() -> None:
     ratios, strata = RatioSet(), [Counts(4, 100, 9, 900), Counts(0, 90, 12, 800), Counts(3, 300, 2, 300)] * 9
+    strata.append(Counts(40, 100, 0, 900))
     grid = [2 ** (i / 4) for i in range(-20, 37)]
     more = {r: Ratio(r, 0, (2**0.5, 2, 4, 16), late=0) for r in grid}
     less = {r: Ratio(r, 0, (2**-0.5, 0.5, 0.25, 0), late=0) for r in grid}
@@ -429,6 +455,22 @@ def test_however_many_tracebacks_they_must_come_in_at_least_three_separate_secon
         watch.look(1, Counts(5000, 100, 0, 900))
         seconds += 1
     assert seconds == 3
+
+
+def test_lines_within_a_second_are_one_second() -> None:
+    watch = Lines(0.01, Settings().alarm)
+    for _ in range(10):
+        watch.look(0.2, Counts(5000, 100, 0, 900))
+    assert not watch.alarm
+
+
+def test_lines_that_come_in_bunches_are_trusted_less() -> None:
+    watch, plain = Lines(0.01, Settings().alarm), Ratio.alarm(Settings().alarm)
+    for now in range(1, 41):
+        counts = Counts(20 if now % 2 else 2, 500, 5, 500)
+        watch.look(1, counts)
+        plain.see(counts, now)
+    assert watch.log_e < plain.log_e - 5
 
 
 def test_lines_that_both_versions_write_are_no_alarm() -> None:

@@ -192,3 +192,18 @@ def test_bunches_on_one_version_lower_the_trust_but_a_steady_difference_does_not
         steady.add(Counts(8 + i % 3, 500, 5 - i % 2, 500))
     assert bunched.trust < 0.7
     assert steady.trust > 0.95
+
+
+def test_a_change_of_shares_is_not_dispersion() -> None:
+    guard = Dispersion()
+    for share in (0.1, 0.5, 0.1, 0.9, 0.2):
+        of_new = round(1000 * share)
+        guard.add(Counts(round(40 * share), of_new, 40 - round(40 * share), 1000 - of_new))
+    assert guard.trust == 1.0
+
+
+def test_one_bunch_is_no_more_than_one_bunch() -> None:
+    guard = Dispersion()
+    guard.add(Counts(0, 500, 5000, 500))
+    guard.add(Counts(5000, 500, 0, 500))
+    assert guard.trust == pytest.approx(5 / (4 + 25))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from segue.judge.errors import Counts
 from segue.judge.histogram import Cuts, Fading, slower
-from segue.judge.latency import BETTER, WORSE, Exceedance, Latency
+from segue.judge.latency import BETTER, FIXED_MIX, WORSE, Edge, Exceedance, Latency, Percentile
 from segue.judge.mixture import CAP
 from segue.judge.settings import Margin
 
@@ -83,11 +83,11 @@ def _fixed_mix(slow: int, total: int, share: float, alternative: int, shrunk: fl
     return expected
 
 
-def test_a_fixed_mix_of_slow_requests_is_expected_to_add_next_to_nothing_once_factors_are_shrunk() -> None:
+def test_of_a_fixed_mix_of_slow_requests_no_evidence_is_expected_once_factors_are_shrunk() -> None:
     total = 20
-    for slow, share, i in product((1, 2, 5, 10, 18), (0.1, 0.5, 0.9), range(len(WORSE))):
-        assert _fixed_mix(slow, total, share, i, 1 - 1 / total) <= 1.002
-    assert _fixed_mix(1, total, 0.1, 6, 1.0) > 1.003
+    for slow, share, i in product((1, 2, 5, 10, 18, 19), (0.05, 0.1, 0.5, 0.9), range(len(WORSE))):
+        assert _fixed_mix(slow, total, share, i, 1 - FIXED_MIX / total) <= 1 + 1e-12
+    assert _fixed_mix(1, total, 0.05, 6, 1 - 1 / total) > 1.003
 
 
 def test_counts_of_any_size_leave_it_finite() -> None:
@@ -184,3 +184,42 @@ def test_a_version_whose_slow_answers_all_take_the_same_time_is_found() -> None:
     """Such as a time limit; nothing between the old version's usual time and that is known."""
     old = {10_000.0: 900}
     assert _seconds(Latency(Margin(1.1, 0.0002, 0.09), Margin(3, 0.02, 0.5), old), {1_100_000.0: 100}, old) <= 6
+
+
+MARGINS = Margin(1.1, 0.0002, 0.09), Margin(3, 0.02, 0.5)
+
+
+def test_factors_are_shrunk_by_two_over_the_number_of_attempts() -> None:
+    one, test = Percentile(0.5, Exceedance.alarm()), Exceedance.alarm()
+    one.at = Edge(10.0, 0.4, 11.0)
+    one.see({10.0: 4, 11.0: 3}, 4, {10.0: 2, 11.0: 1}, 6, 1)
+    test.see(Counts(3, 4, 2, 6), 0.4, 1, 0.8)
+    assert one.test.log_e == test.log_e
+
+
+def test_history_weighs_as_much_as_a_minute() -> None:
+    latency = Latency(*MARGINS, {10_000.0: 540_000})
+    for now in range(1, 51):
+        latency.see({30_000.0: 100}, {30_000.0: 900}, now)
+    assert latency.old.percentile(0.5) == 30_000
+
+
+def test_edges_follow_the_old_version() -> None:
+    latency, slow = Latency(*MARGINS, OLD), {edge * 3: count for edge, count in OLD.items()}
+    for now in range(1, 181):
+        old = OLD if now <= 120 else slow
+        latency.see({edge: count // 9 for edge, count in old.items()}, old, now)
+    assert latency.log_e < log(200)
+    seconds = 0
+    while latency.log_e < log(200) and seconds < 100:
+        seconds += 1
+        latency.see({edge * 1.5: count // 9 for edge, count in slow.items()}, slow, 180 + seconds)
+    assert seconds <= 10
+
+
+def test_edges_are_taken_anew_as_soon_as_much_more_is_known() -> None:
+    latency = Latency(*MARGINS, {})
+    latency.see({}, {1_000_000.0: 1}, 1)
+    for now in (2, 3):
+        latency.see({edge: count // 9 for edge, count in OLD.items()}, OLD, now)
+    assert _seconds(latency, {edge * 2: count // 9 for edge, count in OLD.items()}, OLD, 6) <= 6

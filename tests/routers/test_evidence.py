@@ -72,6 +72,38 @@ async def test_what_is_counted_is_what_came_and_went(router: EnvoyRouter, world:
     assert each == {InstanceId(f"{v}-1"): Sample(samples[v].attempts, samples[v].failures) for v in (V1, V2)}
 
 
+async def test_a_request_whose_user_leaves_before_there_is_an_answer_has_failed(
+    router: EnvoyRouter, world: World, listen: str
+) -> None:
+    old, new, evidence = await world.backend("old"), await world.backend("new"), EnvoyEvidence(router)
+    await router.apply(table(service(listen, version(V1, 0, old), version(V2, 1, new), trial=V2)))
+    await new.mode("hang")
+    for method in ("POST", "GET"):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await ask(listen, method=method)
+    await until(lambda: tried(evidence, V2, (2, 2)), "two failures")
+    await new.mode("ok")
+    assert await asked(listen, 10) == {(200, "new"): 10}
+    await until(lambda: tried(evidence, V2, (12, 2)), "ten answers")
+
+
+async def tried(evidence: EnvoyEvidence, revision: Revision, wanted: tuple[int, int]) -> bool:
+    return await attempts(evidence, revision) == wanted
+
+
+async def test_an_attempt_that_another_one_overtook_counts_once(
+    router: EnvoyRouter, world: World, listen: str
+) -> None:
+    old, new, evidence = await world.backend("old"), await world.backend("new"), EnvoyEvidence(router)
+    way = service(listen, version(V1, 0, old), version(V2, 1, new), trial=V2)
+    await router.apply(table(replace(way, patience=timedelta(seconds=0.1))))
+    await new.mode("hang")
+    assert await asked(listen, 5) == {(200, "old"): 5}
+    await until(lambda: tried(evidence, V2, (5, 5)), "five failures")
+    assert await attempts(evidence, V1) == (0, 0)
+
+
 async def test_an_instance_that_hangs_is_named(router: EnvoyRouter, world: World, listen: str) -> None:
     good, bad, evidence = await world.backend("good"), await world.backend("bad"), EnvoyEvidence(router)
     sides = version(V1, 0, await world.backend("old")), version(V2, 1, good, bad)
@@ -140,10 +172,12 @@ async def test_every_outcome_is_entered_where_it_belongs(router: EnvoyRouter, wo
     assert await seen("500") == (Books(1, failed={V1: 1}), {V2: (1, 1)})
 
 
-async def test_a_user_who_leaves_is_no_evidence(router: EnvoyRouter, world: World, listen: str) -> None:
+async def test_a_user_who_leaves_before_there_is_an_answer_was_not_served(
+    router: EnvoyRouter, world: World, listen: str
+) -> None:
     await router.apply(table(service(listen, version(V1, 1, await world.backend("old")))))
     leaves = asyncio.wait_for(ask(listen, "/hold"), timeout=0.2)
-    assert await outcome(router, leaves) == (Books(1, cut=1), {})
+    assert await outcome(router, leaves) == (Books(1, cut=1), {V1: (1, 1)})
 
 
 async def test_an_answer_that_comes_too_late_for_its_route_is_a_failure(

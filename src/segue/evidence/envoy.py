@@ -5,7 +5,9 @@ route says to which version the request was given, so first attempts and replays
 entry per user's request when it ends; the account. Rules of this file:
 
 * Only attempts of a version on its own routes are evidence: a replay's version was not chosen at random.
-* An attempt that was cancelled (the other one won, the user left) is evidence of nothing.
+* An attempt that was cancelled because the other one won is evidence of nothing. One whose user left before there
+  was an answer has failed: of a version that hangs users see nothing else, and those of the old one leave as well.
+  The log of attempts does not tell the two apart, that of requests does: its last attempt was at home.
 * The account's total is not taken from the log: it is the number of requests that the listener has seen ended,
   less those that the log gives to other services on the same listener, or to none. One count that is missing or
   twice in any service's log thus shows in the books of all services of that listener.
@@ -74,7 +76,7 @@ class EnvoyEvidence:
         The histogram has every first attempt whose answer began, good or bad; it may lag the counts by a second.
         """
         name = re.escape(service)
-        pattern = rf"^(attempt\.(n|us)\.route\.{name}:|request\.n\..*\.route\.{name}:.*\.code\.504\.)"
+        pattern = rf"^(attempt\.(n|us)\.route\.{name}:|request\.n\..*\.route\.{name}:.*\.code\.(504|0)\.)"
         found = await self._router.stats(pattern, used=True)
         samples = {backend.revision: Sample() for backend in self._backends(service)}
         for count in _counts(found.values):
@@ -172,9 +174,10 @@ def _is_of(count: Count, service: str) -> bool:
 
 def _weight(count: Count) -> tuple[int, int]:
     """How many attempts, and how many failures among them, a counter stands for."""
-    if count.listen:  # the request took longer than its route allows; its attempt was cancelled for that
+    if count.listen:  # its attempt was cancelled: it took longer than its route allows, or than its user waited
         late = "UT" in count.flags and count.route is not None and count.route.kind != "safe"
-        return (count.number, count.number) if late else (0, 0)
+        left = count.code == 0 and "DC" in count.flags
+        return (count.number, count.number) if late or left else (0, 0)
     if count.code == 0 and count.flags <= {"-", "DC"}:
         return 0, 0
     cut = bool(count.flags & {"UPE", "UC", "UR"})

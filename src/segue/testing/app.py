@@ -10,10 +10,13 @@ Knobs in the environment (seconds may be fractions):
   APP_START_DELAY  seconds before it listens
   APP_UNHEALTHY    if set, ``/healthz`` answers 503 for ever
   APP_DELAY        seconds that every answer takes
-  APP_BROKEN       what users get: ``500`` | ``hang`` | ``reset`` | ``cut`` (in the middle of the body)
+  APP_BROKEN       what users get: ``500`` | ``hang`` | ``reset`` | ``head`` (reset in the middle of the header) |
+                   ``cut`` (in the middle of the body) | ``refuse`` (the first user finds the door shut for good)
   APP_BROKEN_SHARE the fraction of the requests that get it, 1 unless given
   APP_ON_TERM      on SIGTERM: ``graceful`` (finish what is in flight) | ``drop`` it | ``ignore`` the signal
   APP_POSTS        a file to which every executed POST adds a line: its ``X-Probe`` header
+  APP_SEEN         a file to which every request with that header adds such a line when it comes
+  APP_SICK         a file: while it exists, ``/healthz`` answers 503
 
 Paths: ``/slow?1.5`` is answered after 1.5 s, ``/bytes?100000`` with so many bytes, all others with one line.
 """
@@ -46,11 +49,17 @@ class Knobs:
 
     def __init__(self, env: dict[str, str]) -> None:
         self.unhealthy = bool(env.get("APP_UNHEALTHY"))
+        self.sick = env.get("APP_SICK")
         self.delay = float(env.get("APP_DELAY", "0"))
         self.broken = env.get("APP_BROKEN", "")
         self.broken_share = float(env.get("APP_BROKEN_SHARE", "1"))
         self.on_term = env.get("APP_ON_TERM", "graceful")
         self.posts = env.get("APP_POSTS")
+        self.seen = env.get("APP_SEEN")
+
+    def ill(self) -> bool:
+        """Whether it is not healthy now."""
+        return self.unhealthy or bool(self.sick and os.access(self.sick, os.F_OK))
 
     def fault(self) -> str:
         """What goes wrong with the next request; empty: nothing."""
@@ -114,16 +123,16 @@ class App:
     def _happened(self, what: object, events: int) -> None:
         if what is None:
             self._accept()
-        elif isinstance(what, Client):
-            if events & selectors.EVENT_WRITE:
+        elif isinstance(what, Client):  # it may have been closed since
+            if events & selectors.EVENT_WRITE and what in self.clients:
                 self._send(what, b"")
-            if events & selectors.EVENT_READ:
+            if events & selectors.EVENT_READ and what in self.clients:
                 self._read(what)
         else:
             self.alarm.recv(16)
 
     def _accept(self) -> None:
-        while True:
+        while self.listener.fileno() >= 0:
             try:
                 sock, _ = self.listener.accept()
             except BlockingIOError:
@@ -137,8 +146,7 @@ class App:
     def _end(self) -> None:
         """Take the connections that already wait at the door, then no more; those at rest are closed."""
         self._accept()
-        self.selector.unregister(self.listener)
-        self.listener.close()
+        self._let_nobody_in()
         self.ending = True
         for client in [c for c in self.clients if not c.busy and not c.outbox and not c.inbox]:
             self._read(client)
@@ -167,27 +175,34 @@ class App:
 
     def _work(self, client: Client, request: Request) -> None:
         if request.path == b"/healthz":
-            self._send(client, self._answer(b"503 Sick" if self.knobs.unhealthy else b"200 OK", b"health\n"))
+            self._send(client, self._answer(b"503 Sick" if self.knobs.ill() else b"200 OK", b"health\n"))
+            return
+        if self.knobs.seen and request.probe:
+            add_line(self.knobs.seen, request.probe)
+        fault = self.knobs.fault()
+        if fault == "refuse":
+            self._shut()
             return
         if request.method == b"POST" and self.knobs.posts:
-            with open(self.knobs.posts, "ab", buffering=0) as posts:  # noqa: PTH123 (pathlib takes 10 ms to import)
-                posts.write(request.probe + b"\n")
-        fault = self.knobs.fault()
-        if fault == "hang":
-            return
-        if fault == "reset":
-            self._reset(client)
-            return
+            add_line(self.knobs.posts, request.probe)
+        if fault in ("reset", "head"):
+            self._reset(client, b"HTTP/1.1 200 OK\r\nX-Ver" if fault == "head" else b"")
+        elif fault != "hang":
+            self._reply(client, request, fault)
+
+    def _reply(self, client: Client, request: Request, fault: str) -> None:
         body = b"x" * int(request.query) if request.path == b"/bytes" else self.hello
-        answer = self._answer(b"500 Broken" if fault == "500" else b"200 OK", body)
+        answer = self._answer(b"500 Broken" if fault == "500" else b"200 OK", body, request.method == b"HEAD")
         if fault == "cut":
             client.last = True
             answer = answer[:-1]
         self._after(client, float(request.query) if request.path == b"/slow" else self.knobs.delay, answer)
 
-    def _answer(self, status: bytes, body: bytes) -> bytes:
+    def _answer(self, status: bytes, body: bytes, bare: bool = False) -> bytes:
+        """An answer; a `bare` one tells only how long its body would be."""
         close = b"\r\nConnection: close" if self.asked_to_end else b""
-        return b"HTTP/1.1 " + status + self.head + str(len(body)).encode() + close + b"\r\n\r\n" + body
+        head = b"HTTP/1.1 " + status + self.head + str(len(body)).encode() + close + b"\r\n\r\n"
+        return head if bare else head + body
 
     def _after(self, client: Client, seconds: float, answer: bytes) -> None:
         if seconds <= 0:
@@ -219,7 +234,20 @@ class App:
         elif client.inbox:
             self._next(client)
 
-    def _reset(self, client: Client) -> None:
+    def _shut(self) -> None:
+        """Nobody is let in any more, and everybody who is inside is thrown out."""
+        self._let_nobody_in()
+        for client in list(self.clients):
+            self._reset(client)
+
+    def _let_nobody_in(self) -> None:
+        if self.listener.fileno() >= 0:
+            self.selector.unregister(self.listener)
+            self.listener.close()
+
+    def _reset(self, client: Client, last_words: bytes = b"") -> None:
+        if last_words:
+            client.sock.send(last_words)
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._close(client)
 
@@ -227,6 +255,12 @@ class App:
         self.clients.discard(client)
         self.selector.unregister(client.sock)
         client.sock.close()
+
+
+def add_line(path: str, line: bytes) -> None:
+    """Add a line to a file that others add to as well."""
+    with open(path, "ab", buffering=0) as file:  # noqa: PTH123 (pathlib takes 10 ms to import)
+        file.write(line + b"\n")
 
 
 def take(inbox: bytes) -> tuple[Request | None, bytes]:

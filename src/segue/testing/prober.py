@@ -1,9 +1,10 @@
-"""An independent HTTP/1.1 load client over raw sockets: ``python -m segue.testing.prober URL``.
+"""An independent load client over raw sockets, HTTP/1.1 or 2: ``python -m segue.testing.prober URL``.
 
 Rule 1: nothing of Segue's engine is used here: what users see is counted from outside.
 Rule 2: a request is counted in the moment it is written, and ends exactly once, as answered or as lost.
 Rule 3: as in a browser, a connection that the server closed while it was at rest costs nothing; but a
-request that was written and got no byte is lost: it is not sent again.
+request that was written and got no byte is lost: it is not sent again. (Over HTTP/2 it is sent again when the
+server says that it has not looked at it.)
 """
 
 from __future__ import annotations
@@ -16,10 +17,16 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from segue.testing.http1 import Answer, Garbled
+from segue.testing.http1 import Answer
+from segue.testing.keepalive import BODILESS, Connection
 from segue.testing.tally import Counting, Loss, Tally, encode
+
+if TYPE_CHECKING:
+    from segue.testing.http2 import Http2Connection
 
 RETRY_CONNECT = 0.02
 """Seconds before the next attempt after a refused connection: each attempt is one lost request."""
@@ -29,9 +36,11 @@ RETRY_CONNECT = 0.02
 class Load:
     """What is asked for. `rate`: requests a second over all connections, None: as fast as answers come.
 
-    `version_of` finds the version in the answer (its fields and its body); without it the field
-    `version_field` is read. `timeout`: seconds for a whole answer. Every request of a method other than
-    GET carries its number in ``X-Probe``.
+    `method`: one, or several with commas between them, which take turns. `version_of` finds the version in the
+    answer (its fields and its body); without it the field `version_field` is read. `timeout`: seconds for a whole
+    answer. Every request of a method other than GET, and with a `name` every request, carries its number after
+    that name in ``X-Probe``; numbers of those that were not lost are added to the file `answered`.
+    `streams`: so many requests at a time on each connection, by HTTP/2; 0: HTTP/1.1.
     """
 
     url: str
@@ -43,6 +52,9 @@ class Load:
     fields: tuple[tuple[str, str], ...] = ()
     version_field: str = "x-version"
     version_of: Callable[[Answer], str] | None = None
+    name: str = ""
+    answered: Path | None = None
+    streams: int = 0
 
     @property
     def address(self) -> tuple[str, int]:
@@ -50,15 +62,31 @@ class Load:
         parts = urlsplit(self.url)
         return parts.hostname or "127.0.0.1", parts.port or 80
 
-    def request(self) -> bytes:
-        """The request, without the empty line that ends its header."""
+    @property
+    def target(self) -> str:
+        """Path and query."""
         parts = urlsplit(self.url)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        lines = [f"{self.method} {target} HTTP/1.1", f"Host: {parts.netloc}"]
+        return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+    @property
+    def pause(self) -> float:
+        """Seconds from one request to the next, of each that may be under way at a time."""
+        return self.connections * max(self.streams, 1) / self.rate if self.rate else 0.0
+
+    def header(self, method: str) -> bytes:
+        """The request, without the empty line that ends its header."""
+        lines = [f"{method} {self.target} HTTP/1.1", f"Host: {urlsplit(self.url).netloc}"]
         lines += [f"{name}: {value}" for name, value in self.fields]
-        if self.body or self.method != "GET":
+        if self.body or method not in BODILESS:
             lines.append(f"Content-Length: {len(self.body)}")
         return "\r\n".join(lines).encode() + b"\r\n"
+
+
+class Request(NamedTuple):
+    """One request. `label`: its number after the name of its load; empty: it carries none."""
+
+    method: str
+    label: str
 
 
 class Prober:
@@ -68,12 +96,14 @@ class Prober:
         self.load = load
         self.counts = Counting()
         self.stopping = False
+        self.again: list[Request] = []
         self._host, self._port = load.address
-        self._request = load.request()
-        self._numbered = load.method != "GET"
+        self._methods = load.method.split(",")
+        self._headers = {method: load.header(method) for method in self._methods}
         self._name = load.version_field.lower().encode()
+        self._answered: IO[str] | None = load.answered.open("a", buffering=1) if load.answered else None
         self._users: list[asyncio.Task[None]] = []
-        self._open: set[Connection] = set()
+        self._open: set[Connection | Http2Connection] = set()
         self._began = 0.0
 
     async def start(self) -> None:
@@ -95,12 +125,30 @@ class Prober:
         """What has been counted until now."""
         return self.counts.tally(asyncio.get_running_loop().time() - self._began)
 
-    def next_request(self) -> bytes:
-        """The bytes of the next request, which is counted with this."""
+    @property
+    def done(self) -> bool:
+        """Whether no request is to be sent any more."""
+        return self.stopping and not self.again
+
+    def next_request(self) -> Request:
+        """The next request, which is counted with this unless it was before."""
+        if self.again:
+            return self.again.pop()
         self.counts.total += 1
-        if self._numbered:
-            return self._request + b"X-Probe: %d\r\n\r\n" % self.counts.total + self.load.body
-        return self._request + b"\r\n" + self.load.body
+        method = self._methods[self.counts.total % len(self._methods)]
+        numbered = self.load.name or method != "GET"
+        return Request(method, f"{self.load.name}{self.counts.total}" if numbered else "")
+
+    def written(self, request: Request) -> bytes:
+        """`request` as bytes of HTTP/1.1."""
+        label = b"X-Probe: %s\r\n" % request.label.encode() if request.label else b""
+        return self._headers[request.method] + label + b"\r\n" + self.load.body
+
+    def answer(self, request: Request, status: int, version: str, seconds: float) -> None:
+        """`request` has its whole answer."""
+        self.counts.answered(status, version, seconds)
+        if self._answered is not None and status < 500:
+            self._answered.write(f"{request.label}\n")
 
     def version(self, answer: Answer) -> str:
         """The version that gave `answer`."""
@@ -111,7 +159,7 @@ class Prober:
     async def _user(self) -> None:
         """Keep one connection open, and open it again when it is lost."""
         loop = asyncio.get_running_loop()
-        while not self.stopping:
+        while not self.done:
             sock = socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET)
             sock.setblocking(False)
             try:
@@ -123,123 +171,27 @@ class Prober:
                 self.counts.lose(kind, f"connect: {exc.strerror or exc}")
                 await asyncio.sleep(RETRY_CONNECT)
                 continue
-            connection = Connection(self, sock)
+            connection = self._connection(sock)
             self._open.add(connection)
             await loop.create_connection(lambda made=connection: made, sock=sock)  # type: ignore[misc]
             await connection.over
             self._open.discard(connection)
 
+    def _connection(self, sock: socket.socket) -> Connection | Http2Connection:
+        if not self.load.streams:
+            return Connection(self, sock)
+        from segue.testing.http2 import Http2Connection  # what it needs is a tool of tests
+
+        return Http2Connection(self, sock)
+
     async def _sweep(self) -> None:
         """End the requests that have taken too long."""
         loop = asyncio.get_running_loop()
-        while not self.stopping or any(connection.answer for connection in self._open):
+        while not self.stopping or any(connection.busy for connection in self._open):
             await asyncio.sleep(min(0.05, self.load.timeout / 4))
             limit = loop.time() - self.load.timeout
             for connection in list(self._open):
                 connection.end_if_older(limit)
-
-
-class Connection(asyncio.Protocol):
-    """One connection, which has one request under way (`answer`) or rests until the next is due."""
-
-    def __init__(self, prober: Prober, sock: socket.socket) -> None:
-        self._prober = prober
-        self._sock = sock
-        self._loop = asyncio.get_running_loop()
-        self._sent_at = 0.0
-        self._due: asyncio.TimerHandle | None = None
-        self._pause = prober.load.connections / prober.load.rate if prober.load.rate else 0.0
-        self._transport: asyncio.Transport | None = None
-        self.answer: Answer | None = None
-        self.over: asyncio.Future[None] = self._loop.create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection stands: send the first request."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        if self._pause:  # not all connections at once
-            self._due = self._loop.call_later(self._pause * (hash(self) % 97) / 97, self._send)
-        else:
-            self._send()
-
-    def _send(self) -> None:
-        assert self._transport is not None
-        if self._prober.stopping or self._closed_at_rest():
-            self._transport.abort()
-            return
-        self._sent_at = self._loop.time()
-        self.answer = Answer()
-        self._transport.write(self._prober.next_request())
-
-    def _closed_at_rest(self) -> bool:
-        """Whether the server has closed the connection, although the event loop has not come to see it yet."""
-        try:
-            return self._sock.recv(1, socket.MSG_PEEK) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes of an answer; bytes that nobody asked for end the connection."""
-        assert self._transport is not None
-        if self.answer is None:
-            self._transport.abort()
-            return
-        try:
-            whole = self.answer.feed(data)
-        except Garbled as exc:
-            self._lose(Loss.GARBLED, str(exc))
-            return
-        if whole:
-            self._answered()
-
-    def _answered(self) -> None:
-        answer, self.answer = self.answer, None
-        assert answer is not None
-        assert self._transport is not None
-        now = self._loop.time()
-        self._prober.counts.answered(answer.status, self._prober.version(answer), now - self._sent_at)
-        if not answer.keeps:
-            self._transport.abort()
-        elif self._pause and not self._prober.stopping:
-            self._due = self._loop.call_at(self._sent_at + self._pause, self._send)
-        else:
-            self._send()
-
-    def end_if_older(self, limit: float) -> None:
-        """Give the request up that was sent before `limit`."""
-        if self.answer is not None and self._sent_at < limit:
-            self._lose(Loss.TIMEOUT, f"no whole answer within {self._prober.load.timeout:g} s")
-
-    def rest(self) -> None:
-        """Close the connection unless a request is under way."""
-        if self.answer is None and self._transport is not None:
-            self._transport.abort()
-
-    def _lose(self, kind: Loss, detail: str) -> None:
-        assert self._transport is not None
-        self.answer = None
-        self._prober.counts.lose(kind, detail)
-        self._transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone: at rest, after the last byte, or with a request under way."""
-        if self._due is not None:
-            self._due.cancel()
-        if self.answer is not None:
-            reason = str(exc or "the server closed the connection")
-            if exc is None and self.answer.closed():
-                self._answered()
-            elif self.answer.begun:
-                self._prober.counts.lose(Loss.CUT, reason)
-            else:
-                self._prober.counts.lose(Loss.RESET, reason)
-        elif exc is None and not self._prober.stopping:
-            self._prober.counts.closed_idle += 1
-        self.answer = None
-        if not self.over.done():
-            self.over.set_result(None)
 
 
 async def probe(load: Load, seconds: float | None, every: float | None) -> Tally:
@@ -276,6 +228,9 @@ def _load(given: argparse.Namespace) -> Load:
         timeout=given.timeout,
         fields=fields,
         version_field=given.version_field,
+        name=given.name,
+        answered=given.answered,
+        streams=given.http2,
     )
 
 
@@ -287,7 +242,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help="stop by itself after so long; else on SIGTERM or SIGINT")
     parser.add_argument("--rate", type=float, help="requests a second over all connections")
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds for a whole answer")
-    parser.add_argument("--method", default="GET", choices=("GET", "POST", "PUT", "DELETE"))
+    parser.add_argument("--method", default="GET", help="or several in turn: GET,HEAD,OPTIONS")
+    parser.add_argument("--http2", type=int, default=0, metavar="STREAMS", help="HTTP/2, so many requests at a time")
+    parser.add_argument("--name", default="", help="what stands before each request's number in X-Probe")
+    parser.add_argument("--answered", type=Path, metavar="FILE", help="gets a line for each request not lost")
     parser.add_argument("--body", default="")
     parser.add_argument("--header", action="append", default=[], metavar="NAME:VALUE")
     parser.add_argument("--version-field", default="x-version", help="the field that names the version")

@@ -44,7 +44,8 @@ class Tally:
 
     `losses` counts all by kind, `lost` has the first examples. `latency_us`: upper edge of a bucket of
     2 % width → answers that came whole within it. `closed_idle`: connections that the server closed while
-    they were at rest, which costs nobody anything.
+    they were at rest, which costs nobody anything; `again`: requests that were sent once more, since the server
+    had said that it did not look at them.
     """
 
     total: int = 0
@@ -55,6 +56,7 @@ class Tally:
     lost: tuple[Lost, ...] = ()
     latency_us: Mapping[int, int] = field(default_factory=dict)
     closed_idle: int = 0
+    again: int = 0
 
     @property
     def lost_count(self) -> int:
@@ -98,6 +100,7 @@ class Tally:
             lost=self.lost[len(earlier.lost) :],
             latency_us=_minus(self.latency_us, earlier.latency_us),
             closed_idle=self.closed_idle - earlier.closed_idle,
+            again=self.again - earlier.again,
         )
 
     def __str__(self) -> str:
@@ -137,6 +140,7 @@ def encode(tally: Tally) -> dict[str, Any]:
         "percentiles_ms": tally.percentiles,
         "latency_us": {str(edge): count for edge, count in sorted(tally.latency_us.items())},
         "closed_idle": tally.closed_idle,
+        "again": tally.again,
     }
 
 
@@ -153,6 +157,7 @@ def decode(document: Mapping[str, Any]) -> Tally:
         ),
         latency_us={int(edge): count for edge, count in document["latency_us"].items()},
         closed_idle=document["closed_idle"],
+        again=document["again"],
     )
 
 
@@ -162,6 +167,7 @@ class Counting:
     def __init__(self) -> None:
         self.total = 0
         self.closed_idle = 0
+        self.again = 0
         self._status: Counter[int] = Counter()
         self._version: Counter[str] = Counter()
         self._losses: Counter[Loss] = Counter()
@@ -193,4 +199,5 @@ class Counting:
             lost=tuple(self._lost),
             latency_us=dict(self._latency),
             closed_idle=self.closed_idle,
+            again=self.again,
         )
