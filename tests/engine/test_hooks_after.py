@@ -78,6 +78,18 @@ def test_once_it_ran_nothing_older_can_be_gone_back_to(lab: Lab) -> None:
     play(lab, scene)
 
 
+def test_what_came_after_it_can_be_gone_back_to_also_when_its_own_version_is_forgotten(lab: Lab) -> None:
+    async def scene(plane: ControlPlane) -> None:
+        await ended(plane, await plane.services["shop"].retire(Asker()))
+        for version in ("v3", "v4"):
+            await deployed(plane, an_order(version, retain=1))
+            await tidied(plane)
+        assert "v2" not in {known.name for known in plane.services["shop"].catalog.known.values()}
+        assert (await ended(plane, await plane.services["shop"].rollback("v3", Asker()))).outcome == "promoted"
+
+    play(lab, scene)
+
+
 def test_in_keep_one_can_go_back_and_then_it_never_runs(lab: Lab) -> None:
     async def scene(plane: ControlPlane) -> None:
         await ended(plane, await plane.services["shop"].rollback(None, Asker()))

@@ -436,3 +436,14 @@ def test_the_shield_waits_longer_than_the_old_version_ever_takes(
         assert times == {patience}
     else:
         assert max(times) > 2, "three times the slowest in a thousand of answers about a median of 200 ms"
+
+
+def test_a_restart_is_judged_as_the_last_deployment_was(lab: Lab) -> None:
+    async def scene(plane: ControlPlane) -> None:
+        how = Rolling(first_judge=timedelta(seconds=1), judge=timedelta(seconds=1))
+        judging = replace(Judging(), logs=("ERROR",))
+        await deployed(plane, an_order("v2", strategy=how, judging=judging, manifest="a digest"))
+        again = await ended(plane, await plane.services["shop"].restart(Asker()))
+        assert (again.kind, again.judging) == ("restart", judging)
+
+    play(lab, scene)

@@ -73,9 +73,14 @@ class Beginning:
             start=start,
             manifest=order.manifest if order else None,
             route=order.route if order else None,
-            judging=order.judging if order else Judging(),
+            judging=order.judging if order else self._usual_judging(),
         )
         return self.begin(record, asker, service, version)
+
+    def _usual_judging(self) -> Judging:
+        """How the last deployment was judged: what has no manifest of its own is judged likewise."""
+        found = (rollout.judging for rollout in self._journal.rollouts(self._life.name) if rollout.manifest)
+        return next(found, Judging())
 
     def _start(self, release: Release) -> Demand:
         """The demand that `release` starts from: what is kept stays only if it is what one goes back to."""

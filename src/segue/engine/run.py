@@ -134,7 +134,7 @@ class Runner:
             return Setback(self._alarm.reason, self.watch.log, judgement=self._alarm)
         if self._journal.disk_full and self._brings_something_new:
             return Setback("the disk is full")
-        if (new := self.record.new) is None:
+        if (new := self.record.new) is None or self.record.kind == "retire":
             return None
         if broken := self._keeper.fleet.broken(new):
             return Setback(broken.trouble, broken.log)

@@ -234,10 +234,10 @@ class Service:
         sealed, found = self.record.sealed, self.catalog.named(name)
         if sealed is None or found is None:
             return
-        by = self.catalog.known.get(Revision(sealed["version"]))
-        if by is None or found.created < by.created:
+        by = version_of(Revision(sealed["version"]))
+        if found.name != by and found.created.isoformat() < sealed["at"]:
             when = f"{sealed['at'][:19].replace('T', ' ')} UTC"
-            what = f"the {sealed['hook']} hook of {version_of(Revision(sealed['version']))} has run ({when})"
+            what = f"the {sealed['hook']} hook of {by} has run ({when})"
             raise Refused(f"{self.name} cannot go back to {name}: {what}", next=next)
 
     async def down(self, asker: Asker) -> Answer:

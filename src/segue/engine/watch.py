@@ -103,6 +103,7 @@ class Watch:
         if old is not None:
             self._usual = self._sight.recent.last(old, samples.get(old, Sample()))
         last, self._last = self._last, samples
+        self._from = self._from or samples
         now = self._clock.monotonic()
         seconds, self._at = now - self._at, now
         lines = self._lines(seconds)
