@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -41,6 +41,11 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds`."""
         await asyncio.sleep(seconds)
+
+
+def pace(waited: timedelta) -> float:
+    """Seconds between two looks at what has lasted for `waited`: often at first, more seldom once it takes long."""
+    return 1.0 if waited < timedelta(minutes=10) else 5.0
 
 
 async def wait_for(clock: Clock, awaitable: Awaitable[T], seconds: float) -> T:

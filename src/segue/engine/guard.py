@@ -5,15 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 
 from segue.core.verdict import Basis
-from segue.engine.clock import Clock, wait_for
+from segue.engine.clock import Clock, pace, wait_for
 from segue.engine.journal import Journal
 from segue.engine.life import Life
 from segue.engine.records import RolloutRecord
 from segue.engine.setback import Setback
 from segue.engine.watch import Watch
-
-LOOK_EVERY = 1.0
-"""Seconds between two looks at a version that serves while another one is kept."""
 
 
 class Guard:
@@ -34,7 +31,8 @@ class Guard:
             await watch.look(account=False)
             with suppress(TimeoutError):  # an instance may be lost and back between two looks
                 spoken = self._life.keeper.bell.until(lambda w=watch: self._against(w) is not None)  # type: ignore[misc]
-                await wait_for(self._clock, spoken, LOOK_EVERY)
+                kept = self._clock.now() - (watch.rollout.decided or self._clock.now())
+                await wait_for(self._clock, spoken, pace(kept))
             if setback := self._against(watch):
                 return setback
 

@@ -19,7 +19,7 @@ from segue.core.release import NOTHING, Return, version_of
 from segue.core.steps import Plan, Run, Shift, decision
 from segue.core.verdict import Basis, Judgement
 from segue.engine.book import Book
-from segue.engine.clock import Clock
+from segue.engine.clock import Clock, pace
 from segue.engine.journal import Journal
 from segue.engine.keeper import Keeper
 from segue.engine.perform import Performer, Work
@@ -155,7 +155,8 @@ class Runner:
                 if judgement.alarm and self._alarm is None:
                     self._alarm = judgement
                     self._keeper.bell.ring()
-            await self._clock.sleep(LOOK_EVERY)
+            asked = self.record.person.since if self.record.person.asked else None
+            await self._clock.sleep(pace(self._clock.now() - asked) if asked else LOOK_EVERY)
 
     # There
 

@@ -105,16 +105,19 @@ class Watch:
         last, self._last = self._last, samples
         self._from = self._from or samples
         now = self._clock.monotonic()
-        seconds, self._at = now - self._at, now
+        seconds = now - self._at
         lines = self._lines(seconds)
         if self._hearing.comparison is None or self.rollout.new is None or old is None:
-            return
-        if last is None or any(went_back(samples[v], last[v]) for v in samples if v in last):
+            self._at = now
+        elif last is None or any(went_back(samples[v], last[v]) for v in samples if v in last):
+            self._at = now
             self._note(entries.closed())
-            return
-        came, of_old = _came(samples, last, self.rollout.new), _came(samples, last, old)
-        beside = of_old if of_old.attempts or self._keeper.demand.share(old) else None
-        self._note(entries.look(seconds, came, beside, timed=self._settled(), lines=lines))
+        else:
+            came, of_old = _came(samples, last, self.rollout.new), _came(samples, last, old)
+            if came.attempts or of_old.attempts or any(count.new or count.old for count in lines):
+                self._at = now  # where nothing came, the next look takes these seconds with it
+                beside = of_old if of_old.attempts or self._keeper.demand.share(old) else None
+                self._note(entries.look(seconds, came, beside, timed=self._settled(), lines=lines))
 
     def _settled(self) -> bool:
         """Whether no instance of the new version is in its first seconds."""
