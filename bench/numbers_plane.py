@@ -21,6 +21,7 @@ from segue.core.version import Version
 from segue.engine.clock import SystemClock
 from segue.engine.control import ControlPlane, World
 from segue.evidence.envoy import EnvoyEvidence
+from segue.evidence.logs import LogLines
 from segue.platforms.hooks import run_command
 from segue.platforms.identity import boot_id
 from segue.ports import Instance, Intent
@@ -73,8 +74,17 @@ class OnePort:
 
 def plane(home: Path) -> ControlPlane:
     """As `segue.wiring` has it, but for the platform."""
-    router = EnvoyRouter(home / "envoy")
-    return ControlPlane(home, World(OnePort(), router, EnvoyEvidence(router), run_command, SystemClock(), boot_id()))
+    platform, router = OnePort(), EnvoyRouter(home / "envoy")
+    world = World(
+        platform=platform,
+        router=router,
+        evidence=EnvoyEvidence(router),
+        commands=run_command,
+        lines=lambda patterns: LogLines(platform, patterns),
+        clock=SystemClock(),
+        boot=boot_id(),
+    )
+    return ControlPlane(home, world)
 
 
 class Healthy(asyncio.Protocol):
