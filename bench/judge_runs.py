@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf, log
@@ -147,9 +147,14 @@ def cost(rng: Random) -> Outcome:
     comparison = Comparison(Settings(), Sample(540_000, 540, shape("all").draw(rng, 54_000)))
     ratio = _micros(lambda i: alarm_.see(Counts(1, 100, 2, 900), i + 1), 5000)
     latency = comparison._gathered.latency
-    threshold = _micros(lambda i: latency.see(*(s.latency_us for s in looks[i % 200]), i + 1), 2000) / 7
+    threshold = _micros(lambda i: latency.see(*_times(looks[i % 200]), i + 1), 2000) / 7
     whole = _micros(lambda i: comparison.look(1.0, *looks[i % 200]), 2000)
     return ratio, threshold, whole, float(_size(comparison, set()))
+
+
+def _times(look: tuple[Sample, Sample]) -> tuple[Mapping[float, int], Mapping[float, int]]:
+    new, old = look
+    return new.latency_us, old.latency_us
 
 
 def _size(thing: object, seen: set[int]) -> int:

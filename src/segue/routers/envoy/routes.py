@@ -19,7 +19,7 @@ from segue.core.release import NOTHING
 from segue.core.traffic import Backend, Route, ServiceTable
 from segue.routers.envoy import sticky
 from segue.routers.envoy.http import TYPE, Document, duration
-from segue.routers.envoy.names import SAFE, RouteName, target_name
+from segue.routers.envoy.names import SAFE, RouteName, cluster_name, target_name
 
 MILLION = 1_000_000
 BODY_BUFFER = 64 * 1024 * 1024
@@ -121,11 +121,17 @@ def _route(table: ServiceTable, backend: Backend, kind: str, match: Document, po
         "match": {**path_match(table.route), **match, **({"headers": headers} if headers else {})},
         "request_body_buffer_limit": str(BODY_BUFFER),
         "route": {
-            "cluster": target_name(table.service, backend.revision),
+            "cluster": _destination(table, backend),
             "timeout": duration(table.route.timeout),
             **policy,
         },
     }
+
+
+def _destination(table: ServiceTable, backend: Backend) -> str:
+    """Where a version's requests go: to it first and then to the others. Where there are none that costs too much."""
+    alone = len(table.backends) == 1
+    return (cluster_name if alone else target_name)(table.service, backend.revision)
 
 
 def _nobody(table: ServiceTable) -> Document:
