@@ -170,7 +170,8 @@ def test_on_a_full_disk_a_rollout_turns_back_and_a_rollback_is_not_refused(
     try:
         stage.launch()
         stage.update(keep="5m")
-        found = stage.update(Blow(Point("scale up", Moment.BETWEEN), lambda _: fill(small)), keep="5m")
+        blow = Blow(Point("scale up", Moment.BETWEEN), lambda _: fill(small))
+        found = stage.update(blow, keep="5m", first_judge="10s")  # so that it is full before all is decided
         assert found.exit == 1, stage.said
         assert "the disk is full" in stage.said
         segue("rollback", cwd=shop.folder)
