@@ -213,7 +213,7 @@ def twin(name: str, lossy: bool, **manifest: Any) -> Twin:
         shop.write(**{"strategy": {"rolling": {"first_judge": "1s", "judge": "1s"}}, **manifest})
         shop.deploy("v1")
         path = "posts" if manifest.get("health", {}).get("path") == "/posts" else ""
-        probe = Probe(shop.url + path)
+        probe = Probe(shop.url + path, "--method", "POST", "--body", "x")  # a GET that was dropped would be repeated
         try:
             probe.more(200)
             shop.deploy("v2")
