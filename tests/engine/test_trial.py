@@ -340,6 +340,19 @@ def test_a_version_that_loses_instances_during_keep_is_left_by_itself(lab: Lab) 
     play(lab, scene)
 
 
+def test_a_version_that_was_promoted_in_full_is_not_left_during_keep_for_its_numbers(lab: Lab) -> None:
+    async def scene(plane: ControlPlane) -> None:
+        id = await begun(plane, SHORT)
+        await until(plane, lambda rollout: len(plane.journal.steps(rollout.id)) == 4)
+        await plane.services["shop"].promote(ANA, full=True)
+        assert (await end(plane, id)).outcome == "promoted"
+        flow(lab, 50, v2=0.5)
+        await asyncio.sleep(120)
+        assert (plane.journal.rollouts("shop", 1)[0].id, service(plane)["stable"]) == (id, "v2")
+
+    play(lab, scene)
+
+
 def test_after_a_restart_keep_is_watched_as_before(lab: Lab) -> None:
     async def first(plane: ControlPlane) -> None:
         await end(plane, await begun(plane, SHORT))

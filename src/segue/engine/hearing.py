@@ -6,6 +6,7 @@ Rule: the judge is given nothing that is not an entry. So the same entries give 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from segue.core.steps import Gate
@@ -91,8 +92,7 @@ def _parts(judging: Judging) -> tuple[Settings, Lines | None]:
     if not judging.logs:
         return settings, None
     part = settings.false_alarm * LINES_PART
-    rest = Settings(settings.false_alarm - part, settings.alarm, settings.doubt, settings.first, settings.then)
-    return rest, Lines(part, settings.alarm)
+    return replace(settings, false_alarm=settings.false_alarm - part), Lines(part, settings.alarm)
 
 
 def _short(sample: Sample) -> list[Any]:

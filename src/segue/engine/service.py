@@ -11,7 +11,7 @@ from segue.core import strategies
 from segue.core.release import BlueGreen, How, Return, Revision, Side, version_of
 from segue.engine.beginning import HOW, Beginning
 from segue.engine.clock import Clock
-from segue.engine.guard import Guard, basis
+from segue.engine.guard import Guard
 from segue.engine.journal import Journal
 from segue.engine.life import Life
 from segue.engine.orders import Answer, Asker, Order
@@ -98,7 +98,8 @@ class Service:
         while True:
             setback = await guard.alarm()
             with suppress(Refused):  # a person was quicker
-                await self.rollback(None, Asker("segue", setback.reason, basis=basis(setback), log=setback.log))
+                asker = Asker("segue", setback.reason, basis=setback.basis.value, log=setback.log)
+                await self.rollback(None, asker)
 
     # Requests
 
@@ -129,8 +130,8 @@ class Service:
 
     async def rollback(self, to: str | None, asker: Asker) -> Answer:
         """Bring the old version back: the running rollout's, the kept one, or one that is retained."""
-        if asker.key and (found := self._journal.answered(asker.key)):
-            return Answer(found)
+        if answer := self._answered(asker):
+            return answer
         running = self.rollout
         if running and self.runner and running.release and to in (None, running.old and version_of(running.old)):
             self.runner.turn(Setback(asker.reason or f"rolled back by {asker.who}", person=True))
@@ -152,8 +153,8 @@ class Service:
 
     def _tell_runner(self, asker: Asker, tell: Callable[[Runner], None]) -> Answer:
         """Tell the rollout that runs what a person says. Raises Refused where none does."""
-        if asker.key and (found := self._journal.answered(asker.key)):
-            return Answer(found)
+        if answer := self._answered(asker):
+            return answer
         if self.runner is None or (running := self.rollout) is None:
             raise Refused(f"no rollout of {self.name} runs", next="segue status")
         with self._journal.transaction():
@@ -257,10 +258,15 @@ class Service:
     async def _one_at_a_time(self, asker: Asker, request: Callable[[], Awaitable[Answer]]) -> Answer:
         """Answer a request when no rollout runs; the same one again is given the same answer."""
         async with self._turn:
-            if asker.key and (found := self._journal.answered(asker.key)):
-                return Answer(found)
+            if answer := self._answered(asker):
+                return answer
             await self._not_busy(asker)
             return await request()
+
+    def _answered(self, asker: Asker) -> Answer | None:
+        """What the same request was answered before, if it was."""
+        found = self._journal.answered(asker.key) if asker.key else None
+        return Answer(found) if found else None
 
     async def _not_busy(self, asker: Asker) -> None:
         """Return when no rollout runs. Raises Refused where the asker does not want to wait or replace."""

@@ -172,7 +172,7 @@ class Watch:
     def patience(self) -> timedelta:
         """How long the shield waits for the new version alone: longer than the old one ever takes."""
         slowest = percentile(self._usual, 0.999)
-        return max(PATIENCE, timedelta(microseconds=round(TIMES_USUAL * (slowest or 0)), milliseconds=0))
+        return max(PATIENCE, timedelta(microseconds=TIMES_USUAL * (slowest or 0)))
 
     # What can be said
 
