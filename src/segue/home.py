@@ -8,18 +8,20 @@ from __future__ import annotations
 import os
 import sys
 
+_OF_MACHINE = "/var/lib/segue"
 _SOCKET = "segue.sock"
 _LONGEST = 107 if sys.platform == "linux" else 103  # what the kernel takes for the path of a Unix socket, in bytes
 
 
 def home() -> str:
-    """The folder of the control plane's state: ``$SEGUE_HOME``, else ``/var/lib/segue`` as root, else the user's."""
+    """The folder of the control plane's state: ``$SEGUE_HOME``, else ``/var/lib/segue`` or the user's own.
+
+    The first of these is root's, and that of the user to whom it belongs: see `segue install`.
+    """
     configured = os.environ.get("SEGUE_HOME")
     if configured:
         return os.path.abspath(os.path.expanduser(configured))
-    if os.geteuid() == 0:
-        return "/var/lib/segue"
-    return _of_user()
+    return _OF_MACHINE if os.geteuid() == 0 or _is_own(_OF_MACHINE) else _of_user()
 
 
 def _of_user() -> str:
@@ -77,6 +79,13 @@ def has_state(home: str | os.PathLike[str]) -> bool:
     try:
         return any(name.startswith("journal") for name in os.listdir(home))
     except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _is_own(folder: str) -> bool:
+    try:
+        return os.stat(folder).st_uid == os.geteuid()
+    except OSError:
         return False
 
 

@@ -188,6 +188,18 @@ def test_the_home_of_a_user_is_what_platformdirs_says(monkeypatch: pytest.Monkey
     assert homes.home() == "/var/lib/segue"
 
 
+@pytest.mark.skipif(not is_root(), reason="only root can give a folder away")
+def test_the_home_of_the_machine_is_that_of_the_user_to_whom_it_belongs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("SEGUE_HOME", raising=False)
+    monkeypatch.setattr(homes, "_OF_MACHINE", str(tmp_path))
+    os.chown(tmp_path, 4711, -1)
+    for user, its in ((0, True), (4711, True), (4712, False)):
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        assert (homes.home() == str(tmp_path)) == its
+
+
 def test_the_socket_of_a_long_home_has_a_short_path_of_its_own(tmp_path: Path) -> None:
     long, other = tmp_path / ("x" * 100), tmp_path / ("y" * 100)
     long.mkdir()

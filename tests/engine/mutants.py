@@ -35,29 +35,27 @@ MUTANTS = (
     ),
     Mutant(
         "an instance is forgotten before it is stopped",
-        "engine/fleet.py",
-        """            self._journal.mark_intent(member.intent.nonce, stopping=True)
-            by_itself""",
-        """            self._journal.drop_intent(member.intent.nonce)
-            by_itself""",
+        "engine/farewell.py",
+        "            self._journal.mark_intent(intent.nonce, stopping=True, parting=parting)\n",
+        "            self._journal.drop_intent(intent.nonce)\n",
     ),
     Mutant(
         "an instance is stopped before the router has confirmed that it drains",
-        "engine/fleet.py",
+        "engine/farewell.py",
         "        await self._bell.until(lambda: self._routed(member))\n",
         "",
     ),
     Mutant(
         "an instance is stopped without the barrier",
-        "engine/fleet.py",
+        "engine/farewell.py",
         "                return await self._router.settled()\n",
         "                return None\n",
     ),
     Mutant(
         "an instance is stopped with requests in flight",
-        "engine/fleet.py",
-        "            in_flight = await self._in_flight(member)\n",
-        "            in_flight = 0\n",
+        "engine/farewell.py",
+        "            if waited >= most or (member.in_flight == 0 and waited >= least):\n",
+        "            if waited >= least:\n",
     ),
     Mutant(
         "the router is told of the services before their instances have been found",

@@ -33,7 +33,7 @@ def test_only_service_and_run_are_required() -> None:
 
 
 def test_the_defaults_are_those_of_the_core() -> None:
-    assert Route().core() == traffic.Route()
+    assert Route().core(Path()) == traffic.Route()
     assert Health().core() == version.Health()
     assert Stop().core() == version.Stop()
     manifest = parse(BASE).manifest
@@ -49,7 +49,9 @@ def test_every_setting_reaches_the_core() -> None:
     manifest = parse(
         BASE
         + """
-route: {listen: "[::1]:80", hosts: [A.example, "*.b.example"], path: /shop, timeout: 1.5s, shield: false}
+route:
+  {listen: "[::1]:80", hosts: [A.example, "*.b.example"], path: /shop, timeout: 1.5s, shield: false,
+   tls: {cert: c.pem, key: /k.pem, redirect: 0.0.0.0:81}, protocol: http2, idle: 6m, max_body: 10m, access_log: 1%}
 health:
   {path: "/up?full=1", expect: 204, every: 100ms, timeout: 1s, healthy: 4, unhealthy: 5, min_ready: 6s, deadline: 7m}
 smoke:
@@ -63,8 +65,17 @@ judge:
   promote: {doubt: 1/3, first: {ratio: 4}, then: {errors: 0%, latency: 0%}}
 """
     ).manifest
-    assert manifest.route.core() == traffic.Route(
-        "[::1]:80", ("a.example", "*.b.example"), "/shop", timedelta(seconds=1.5), shield=False
+    assert manifest.route.protocol == "http2"
+    assert manifest.route.core(Path("/there")) == traffic.Route(
+        "[::1]:80",
+        ("a.example", "*.b.example"),
+        "/shop",
+        timedelta(seconds=1.5),
+        shield=False,
+        tls=traffic.Tls("/there/c.pem", "/k.pem", "0.0.0.0:81"),
+        idle=timedelta(minutes=6),
+        max_body=10 * 1024 * 1024,
+        access_log=Fraction(1, 100),
     )
     assert manifest.health.core() == version.Health(
         path="/up?full=1",

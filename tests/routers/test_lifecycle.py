@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -309,11 +310,51 @@ async def test_without_a_control_plane_users_stay_where_they_were_and_a_preview_
     assert await ask(place, headers="x-segue-preview: token\r\n") == Answer(200, "new")
 
 
+async def test_an_envoy_that_was_never_told_anything_is_replaced_by_one_that_serves_the_last_table(
+    folder: Path, world: World, listen: str, started: Routers
+) -> None:
+    router = await started(folder)
+    await router.apply(table(service(listen, version(V1, 1, await world.backend("old")))))
+    os.kill(router.pid, signal.SIGKILL)
+    await until(lambda: closed(listen), "the death of Envoy")
+    await router.close()
+    again = await started(folder)  # as a control plane does that dies before it has told it anything
+    asking = again.pid
+    await again.close()
+    assert await closed(listen)
+    pid = start_static(folder)
+    assert pid not in (None, asking) and not process.started(asking)
+    await until(lambda: serves(listen), "an answer")
+    assert start_static(folder) is None
+
+
 async def answers(address: str, status: int) -> bool:
     try:
         return (await ask(address)).status == status
     except OSError:
         return False
+
+
+@asynccontextmanager
+async def newcomers(listen: str) -> AsyncIterator[list[object]]:
+    """Users who come one after the other, each with a connection of its own: what those got who were not served."""
+    unserved: list[object] = []
+
+    async def come() -> None:
+        while True:
+            try:
+                answer = await ask(listen)
+            except OSError as error:
+                unserved.append(error)
+            else:
+                unserved.extend([answer] if answer.status != 200 else [])
+
+    coming = [asyncio.create_task(come()) for _ in range(2)]
+    try:
+        yield unserved
+    finally:
+        for users in coming:
+            users.cancel()
 
 
 async def test_the_control_plane_that_returns_replaces_an_envoy_that_asks_nobody_without_a_loss(
@@ -327,7 +368,7 @@ async def test_the_control_plane_that_returns_replaces_an_envoy_that_asks_nobody
     await until(lambda: closed(listen), "the death of Envoy")
     start_static(folder)
     await until(lambda: serves(listen), "an answer")
-    async with Wrk(listen) as wrk:
+    async with Wrk(listen) as wrk, newcomers(listen) as unserved:
         await flows(world)
         router = await started(folder)
         alone = router.pid
@@ -342,6 +383,7 @@ async def test_the_control_plane_that_returns_replaces_an_envoy_that_asks_nobody
         assert await old.seen() == before
         load = await wrk.stop()
     assert load.errors == 0, load.text
+    assert unserved == []
     os.kill(router.pid, signal.SIGKILL)
     await until(lambda: serves(listen), "an answer of the third Envoy")
     await router.apply(table(service(listen, version(V1, 0, old), version(V2, 1, new), trial=V2)))

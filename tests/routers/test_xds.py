@@ -51,6 +51,15 @@ def test_what_is_told_is_behind_until_it_is_confirmed() -> None:
     assert not stream.behind([Kind.CLUSTER])
 
 
+def test_nobody_is_told_that_there_are_none_before_that_is_known() -> None:
+    known: set[Kind] = set()
+    stream = Stream(1, held(), known)
+    assert hears(stream, Kind.LISTENER) == []
+    known.add(Kind.LISTENER)
+    (told,) = stream.responses()
+    assert names(told) == {}
+
+
 def test_an_empty_answer_is_an_answer() -> None:
     stream = Stream(1, held())
     (told,) = hears(stream, Kind.LISTENER)

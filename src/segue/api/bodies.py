@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from segue.core.traffic import Protocol
 from segue.engine.orders import Busy, Order
 from segue.engine.records import Hooks, Judging
 from segue.errors import Usage
@@ -83,7 +84,8 @@ def order(service: str, body: Deploy) -> Order:
         folder=folder,
         command=process.command,
         replicas=manifest.replicas,
-        route=manifest.route.core(),
+        route=manifest.route.core(folder),
+        protocol=Protocol(manifest.route.protocol),
         strategy=manifest.rollout(body.strategy),
         source=(folder / process.source).resolve() if process.source is not None else None,
         shared=process.shared,

@@ -69,7 +69,9 @@ async def _serve(home: Path) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.ask, False)
     listening = _listen(own_socket_folder(home))
-    server = _Server(uvicorn.Config(make(control, ending.ask), log_level="warning", access_log=False, lifespan="off"))
+    server = _Server(
+        uvicorn.Config(make(control, ending.ask), log_level="warning", access_log=False, lifespan="off", ws="none")
+    )
     answering = asyncio.create_task(server.serve(sockets=[listening]))
     print(f"segue: the control plane of {home} answers (pid {os.getpid()})", file=sys.stderr, flush=True)  # noqa: T201
     await ending.asked.wait()

@@ -69,6 +69,7 @@ def _facts(document: Document) -> Iterator[tuple[str, str]]:
 
 def _sections(document: Document) -> Iterator[Section]:
     yield Section("Requests", tuple(_requests(document.get("requests") or {})))
+    yield Section("Goodbyes", tuple(_farewells(document.get("farewells") or {})))
     yield Section("Latency", tuple(_latency(document.get("latency_ms") or {})))
     yield Section("Judgements", tuple(_judgements(document.get("judgements") or [])))
     yield Section("Steps", tuple(_steps(document.get("steps") or [], document["started"])))
@@ -90,6 +91,29 @@ def _requests(requests: Document) -> Iterator[tuple[str, str]]:
     yield "all", _number(requests.get("total", 0))
     if "balanced" in requests:
         yield "the books balance", "yes" if requests["balanced"] else "no"
+
+
+def _farewells(farewells: Document) -> Iterator[tuple[str, ...]]:
+    """What was open when instances were told to end, and what became of it."""
+    instances = farewells.get("instances") or []
+    if not instances:
+        return
+    kinds = [kind for kind in _PARTED if kind in ("open", "goodbye", "cut") or farewells[kind]]
+    yield "instance", *(_PARTED[kind] for kind in kinds), ""
+    for one in instances:
+        killed = "killed after its grace" if one["killed"] else ""
+        yield str(one["instance"]), *(_number(one[kind]) for kind in kinds), killed
+    if len(instances) > 1:
+        yield "all", *(_number(farewells[kind]) for kind in kinds), ""
+
+
+_PARTED = {
+    "open": "open at the signal",
+    "goodbye": "said goodbye to",
+    "cut": "cut",
+    "repeated": "repeated elsewhere",
+    "unclear": "not known",
+}
 
 
 def _latency(latency: Document) -> Iterator[tuple[str, ...]]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shlex
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from segue.cli import findings
-from segue.cli.client import Absent, Broken
 from segue.cli.context import Context
 from segue.cli.deploy import read_manifest
 from segue.cli.findings import Finding
-from segue.errors import SegueError, Usage
+from segue.cli.reach import reach
+from segue.errors import Usage
 from segue.manifest.load import Loaded, ManifestError
 from segue.platforms.spawn import PATH
 
@@ -44,8 +41,7 @@ def _findings(context: Context) -> Iterator[Finding]:
     yield _environment(loaded)
     yield from _source(loaded)
     yield from _commands(loaded)
-    yield _port(context, loaded)
-    yield from _preview(context, loaded)
+    yield from reach(context, loaded)
 
 
 def _environment(loaded: Loaded) -> Finding:
@@ -124,63 +120,3 @@ def _find(name: str, folder: Path) -> Path | None:
         return path.resolve() if path.is_file() and os.access(path, os.X_OK) else None
     found = shutil.which(name, path=PATH)
     return Path(found) if found else None
-
-
-def _port(context: Context, loaded: Loaded) -> Finding:
-    listen = loaded.manifest.route.listen
-    what = f"the address {listen}"
-    error = refusal(listen)
-    if error is None:
-        return Finding(what, detail="it is free")
-    if listen in _ours(context):
-        return Finding(what, detail="it is served by this Segue")
-    if error.errno == errno.EADDRINUSE:
-        return Finding(what, False, "another program listens there", "stop it, or choose another route.listen")
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return Finding(what, False, "this user may not listen there", "choose a port from 1024 on, or run as root")
-    return Finding(what, False, str(error.strerror or error), "correct route.listen")
-
-
-def _preview(context: Context, loaded: Loaded) -> Iterator[Finding]:
-    """The preview's address. During a rollout it is in use: by the preview."""
-    listen = getattr(loaded.manifest.rollout(), "preview", None)
-    if listen is None:
-        return
-    what, error = f"the preview's address {listen}", refusal(listen)
-    if error is None:
-        yield Finding(what, detail="it is free")
-    elif error.errno == errno.EADDRINUSE and _rolls_out(context, loaded.manifest.service):
-        yield Finding(what, None, "something listens there, perhaps the preview of the rollout that runs")
-    else:
-        yield Finding(what, False, str(error.strerror or error).lower(), "choose another strategy.blue_green.preview")
-
-
-def refusal(listen: str) -> OSError | None:
-    """Why nothing can be bound to `listen`; None: it is free."""
-    host, _, port = listen.rpartition(":")
-    host = host.strip("[]")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as exc:
-        return exc
-    return None
-
-
-def _ours(context: Context) -> set[str]:
-    """Where the services of this home are served now."""
-    return {service["route"]["listen"] for service in _services(context)}
-
-
-def _rolls_out(context: Context, name: str) -> bool:
-    return any(service["service"] == name and service["rollout"] for service in _services(context))
-
-
-def _services(context: Context) -> list[dict[str, Any]]:
-    """The services of this home; none if no control plane runs."""
-    try:
-        return list(context.client.ask("GET", "/v1/services", timeout=5)["services"])
-    except (Absent, Broken, SegueError):
-        return []

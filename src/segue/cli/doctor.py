@@ -12,11 +12,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from segue.cli import findings
-from segue.cli.check import refusal
+from segue.cli import findings, unit
 from segue.cli.client import Absent, Broken
 from segue.cli.context import Context
 from segue.cli.findings import Finding
+from segue.cli.reach import refusal
 from segue.cli.text import count
 from segue.engine.lock import NETWORK_FILE_SYSTEMS, file_system
 from segue.errors import SegueError
@@ -42,6 +42,8 @@ def _findings(context: Context) -> Iterator[Finding]:
     yield _loopback()
     yield _socket(context)
     yield _control_plane(context)
+    if unit.is_booted():
+        yield _unit(context)
 
 
 def _python() -> Finding:
@@ -136,3 +138,16 @@ def _control_plane(context: Context) -> Finding:
     except SegueError as exc:
         return Finding("the control plane", False, exc.message, f"less {context.home}/control-plane.log")
     return Finding("the control plane", detail=f"pid {health['pid']}, {count(len(services), 'service')}")
+
+
+def _unit(context: Context) -> Finding:
+    """What starts the control plane with the machine. Nothing need, so nothing that is found here is bad."""
+    what = "after a restart"
+    keeper = unit.keeper(context.home)
+    if keeper is None:
+        return Finding(what, detail="the first command starts the control plane; `segue install`: the machine does")
+    if sys.executable not in (keeper.text() or ""):
+        return Finding(what, None, f"{keeper.path} starts another Segue than this one", "segue install")
+    if keeper.rests():
+        return Finding(what, None, f"{keeper.path} does not run", f"{keeper.systemctl} start segue")
+    return Finding(what, detail=f"{keeper.path}")

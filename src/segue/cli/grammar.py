@@ -169,6 +169,16 @@ COMMANDS: Mapping[str, Command] = {
         "Stop the control plane; the services go on.",
         Option("--all", kind="flag", help="Stop the services and Envoy too, first."),
     ),
+    "install": Command(
+        MACHINE,
+        "install",
+        "Let systemd keep the control plane, from the start of the machine on.",
+        Option(
+            "--user", metavar="NAME", help="As root: whom the control plane is to be; low ports work all the same."
+        ),
+        Option("--print", kind="flag", help="Print the unit; change nothing.", name="only_print"),
+        Option("--uninstall", kind="flag", help="Remove the unit; the services go on."),
+    ),
     "doctor": Command(MACHINE, "doctor", "Look for what keeps Segue from working here, and say what to do."),
     "demo": Command(MACHINE, "machine", "The tour: deploys of a small shop under load."),
     "completion": Command(

@@ -62,6 +62,9 @@ def _parts(picture: Picture, now: datetime) -> Iterator[RenderableType]:
     yield from _steps(picture)
     if picture.shares or picture.instances:
         yield _versions(picture)
+        for instance, copy in picture.instances.items():
+            if copy.state == "draining" and copy.detail:
+                yield Text(f"  {instance}: {plain(copy.detail)}", style="dim")
     if picture.hold:
         until = f", at most until {local(picture.until, seconds=False)}" if picture.until else ""
         yield Text(f"  held: {plain(picture.hold)}{until}\n  Next: {TO_ANSWER}", style="yellow")

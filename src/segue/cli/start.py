@@ -1,15 +1,21 @@
-"""Start the control plane in the background: the guardian, in a session of its own."""
+"""Start the control plane in the background: systemd does, if it keeps it, else a guardian in a session of its own.
+
+Rule: nobody starts a control plane in a home where somebody else has kept services.
+"""
 
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from segue.cli.client import Absent, Broken, Client
+from segue.cli.unit import NAME, Unit, keeper
 from segue.errors import Unreachable
+from segue.home import has_state
 
 DEADLINE = 30.0
 LOG = "control-plane.log"
@@ -23,13 +29,66 @@ _KEPT_PREFIXES = ("LC_", "XDG_", "SEGUE_", "PYTHON")
 
 def start(home: str, client: Client) -> int:
     """Start the control plane of `home` and wait until it answers; returns its pid. Raises Unreachable."""
+    unit = keeper(home)
+    if unit is not None:
+        return _by_systemd(unit, client)
+    _refuse_strange(home)
+    return _by_guardian(home, client)
+
+
+def _by_systemd(unit: Unit, client: Client) -> int:
+    """Wait for the unit's control plane; where nothing brings it up it is started, once."""
+    asked, deadline = False, time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        if pid := _answering(client):
+            return pid
+        if unit.rests():
+            if asked:
+                break
+            asked = True
+            _begin(unit)
+        time.sleep(_AGAIN)
+    raise Unreachable(f"The control plane of {unit.path} did not start.", next=unit.journal)
+
+
+def _begin(unit: Unit) -> None:
+    try:
+        unit.ask("start", NAME)
+    except Unreachable as error:
+        if unit.of_user or os.geteuid() == 0:
+            raise
+        what = f"The control plane is kept by {unit.path}, which does not run, and only root can start it."
+        raise Unreachable(what, next=f"sudo {unit.systemctl} start segue") from error
+
+
+def _refuse_strange(home: str) -> None:
+    try:
+        owner = Path(home).stat().st_uid if has_state(home) else os.geteuid()
+    except OSError:  # it is told when something is to be written there
+        return
+    if owner == os.geteuid():
+        return
+    try:
+        whose = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        whose = f"#{owner}"
+    raise Unreachable(f"{home} is {whose}'s, whose control plane does not run.", next=f"sudo -u {whose} segue status")
+
+
+def _answering(client: Client) -> int | None:
+    """The control plane that answers now."""
+    try:
+        return int(client.ask("GET", "/healthz", timeout=5)["pid"])
+    except (Absent, Broken):
+        return None
+
+
+def _by_guardian(home: str, client: Client) -> int:
     guardian = _spawn(Path(home))
     deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline:
-        try:
-            return int(client.ask("GET", "/healthz", timeout=5)["pid"])
-        except (Absent, Broken):
-            pass
+        if pid := _answering(client):
+            return pid
         if guardian.poll() == ANOTHER_IS_THERE:  # it is about to answer, or to end: then this one's turn comes
             time.sleep(_AGAIN)
             guardian = _spawn(Path(home))

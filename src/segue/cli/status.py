@@ -11,7 +11,7 @@ from segue.home import has_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
 _PATIENCE = 5.0
@@ -56,15 +56,33 @@ def _service(entry: Mapping[str, Any], on: bool) -> str:
         lines.append("  " + _rollout(entry["rollout"], state, on))
     if entry.get("versions"):
         lines += ("  " + line for line in _versions(entry, on).splitlines())
+    lines += (text.paint(f"  {told}", "dim", on) for told in _draining(entry))
     lines += (text.paint(f"  {problem}", "red", on) for problem in _problems(entry))
     return "\n".join(lines)
+
+
+def _draining(entry: Mapping[str, Any]) -> list[str]:
+    """What is still open on the instances that leave, and for how long they are waited for."""
+    leaving = (i for i in _instances_of(entry) if i["state"] == "draining" and i.get("in_flight"))
+    return [f"{i['id']} is draining: {i['in_flight']} open{_left(i.get('until'))}" for i in leaving]
+
+
+def _left(until: str | None) -> str:
+    left = -age(until) if until else 0.0
+    return f", {text.seconds(left)} left" if left > 0 else ""
 
 
 def _problems(entry: Mapping[str, Any]) -> list[str]:
     """Why the service needs somebody's attention, and what is wrong with its instances."""
     degraded = [f"degraded: {text.plain(entry['degraded'])}"] if entry.get("degraded") else []
-    instances = (instance for version in entry["versions"].values() for instance in version["instances"])
-    return degraded + [f"{i['id']}: {text.plain(i['problem'])}" for i in instances if _ails(i)]
+    tls = (entry.get("route") or {}).get("tls") or {}
+    if tls.get("problem"):
+        degraded.append(f"the certificate in use is not the one in its files: {text.plain(tls['problem'])}")
+    return degraded + [f"{i['id']}: {text.plain(i['problem'])}" for i in _instances_of(entry) if _ails(i)]
+
+
+def _instances_of(entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    return (instance for version in entry["versions"].values() for instance in version["instances"])
 
 
 def _ails(instance: Mapping[str, Any]) -> bool:
@@ -86,7 +104,7 @@ def _where(route: Mapping[str, Any]) -> str:
     hosts = [host for host in route.get("hosts") or [] if host != "*"]
     path = route.get("path") or "/"
     more = (f"  {', '.join(hosts)}" if hosts else "") + (f"  {path}" if path != "/" else "")
-    return f"  {route['listen']}{more}"
+    return f"  {'https://' if route.get('tls') else ''}{route['listen']}{more}"
 
 
 def _rollout(rollout: Mapping[str, Any], state: str, on: bool) -> str:

@@ -107,7 +107,7 @@ class Lines:
                 yield ended(event)
             case "judging":
                 yield from self._judging(event)
-            case "instance" if event.get("detail") and event["state"] in ("unready", "stopped"):
+            case "instance" if event.get("detail") and event["state"] in ("unready", "draining", "stopped"):
                 yield f"  {event['instance']} is {event['state']}: {plain(event['detail'])}"
             case "holding" | "went_on" | "paused" | "resumed":
                 yield _asked_and_answered(picture, event)

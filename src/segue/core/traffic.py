@@ -14,15 +14,52 @@ InstanceId = NewType("InstanceId", str)
 """The name of one instance, such as ``shop-v1.2-3``: service, revision, ordinal. A restart keeps it."""
 
 
+class Protocol(StrEnum):
+    """What an instance speaks: HTTP/1.1, HTTP/2 without TLS, or gRPC on top of that."""
+
+    HTTP1 = "http1"
+    HTTP2 = "http2"
+    GRPC = "grpc"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The files of a certificate, with those that vouch for it, and of its key: absolute paths, PEM.
+
+    `redirect`: an address ``host:port`` where users who come without TLS are told where to go.
+    """
+
+    cert: str
+    key: str
+    redirect: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What the files of a `Tls` hold: text in PEM. Both are kept out of the repr."""
+
+    chain: str = field(repr=False)
+    key: str = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where users reach a service. `listen` is ``host:port``; `timeout` of nothing: an answer may take for ever."""
+    """Where users reach a service, and what they may ask of it there.
+
+    `listen` is ``host:port``. `timeout` of nothing: an answer may take for ever; `idle` of nothing: a stream may be
+    silent for ever. `max_body`: bytes of a request's body, 0: any number. `access_log`: the share of the requests
+    that is written down.
+    """
 
     listen: str = "127.0.0.1:8080"
     hosts: tuple[str, ...] = ("*",)
     path: str = "/"
     timeout: timedelta = timedelta(0)
     shield: bool = True
+    tls: Tls | None = None
+    idle: timedelta = timedelta(0)
+    max_body: int = 0
+    access_log: Share = NOTHING
 
 
 class Traffic(StrEnum):
@@ -49,6 +86,7 @@ class Backend:
     revision: Revision
     share: Share = NOTHING
     endpoints: tuple[Endpoint, ...] = ()
+    protocol: Protocol = Protocol.HTTP1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +121,8 @@ class ServiceTable:
     `trial` is the version that is being tried out, if one is: the shield stands before it. A safe request that it
     has not answered within `patience` is sent to the others as well. With `sticky` a user stays on one version
     while the shares grow one way. `replays`: how many requests at a time may be sent to the others because the
-    version on trial failed them; what it failed beyond that its users see. None: no bound.
+    version on trial failed them; what it failed beyond that its users see. None: no bound. `certificate`: what users
+    are shown, where the route has TLS.
     """
 
     service: str
@@ -94,6 +133,7 @@ class ServiceTable:
     sticky: Sticky | None = None
     preview: Preview | None = None
     replays: int | None = None
+    certificate: Certificate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +144,30 @@ class RoutingTable:
 
 
 @dataclass(frozen=True, slots=True)
+class Ends:
+    """How requests that one instance was given have ended since its router started: cumulative counts.
+
+    `whole`: the answer is complete, or its user left. `cut`: the answer broke off, or there was none. `repeated`:
+    there was none, and the request is one that another instance is given then. `closed`: upgraded connections
+    (WebSocket) that ended from the instance's side, and it is not known, or not yet, whether with a goodbye.
+    """
+
+    whole: int = 0
+    cut: int = 0
+    repeated: int = 0
+    closed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
-    """What the router sees of one instance: whether it gives it requests, and how many are in flight."""
+    """What the router sees of one instance: whether it gives it requests, and how many are in flight.
+
+    `ends` is counted for an instance that drains; what `in_flight` lacks is in it by the next look at the latest.
+    """
 
     healthy: bool
     in_flight: int
+    ends: Ends = Ends()
 
 
 @dataclass(frozen=True, slots=True)

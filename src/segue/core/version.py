@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from segue.core.release import Revision
+from segue.core.traffic import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One revision of a version as the platform and the keeper need it.
+    """One revision of a version as the platform and the keeper need it. `protocol`: what its instances speak.
 
     `folder` is where its command runs. `environment` holds secrets: it never appears in the repr.
     """
@@ -92,3 +93,4 @@ class Version:
     smoke: tuple[Smoke, ...] = ()
     warm_up: WarmUp | None = None
     stop: Stop = Stop()
+    protocol: Protocol = Protocol.HTTP1

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from segue.core.release import Revision, revision, version_of
+from segue.core.traffic import Protocol
 from segue.core.version import Version
 from segue.engine.clock import Clock
 from segue.engine.journal import Journal
@@ -56,6 +57,7 @@ class Catalog:
             "user": order.user,
             "folder": None if order.source else str(order.folder),
             "settings": repr((order.health, order.smoke, order.warm_up, order.stop)),
+            **({} if order.protocol is Protocol.HTTP1 else {"protocol": order.protocol.value}),
         }
         return await self._store.digest(order.source, settings, [(order.folder / MANIFEST).resolve()])
 
@@ -95,6 +97,7 @@ class Catalog:
             smoke=order.smoke,
             warm_up=order.warm_up,
             stop=order.stop,
+            protocol=order.protocol,
         )
         source = str(order.source) if order.source else None
         recipe = Recipe(first, str(order.folder), source, order.shared, order.build)

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Protocol
 
 from segue.core.demand import Demand
-from segue.core.release import BlueGreen, version_of
+from segue.core.release import version_of
 from segue.core.traffic import InstanceId, RoutingTable, ServiceTable
+from segue.engine.addresses import Addresses, claimed
 from segue.engine.catalog import Catalog
+from segue.engine.certificates import Certificates
 from segue.engine.chores import Chores
 from segue.engine.clock import Clock
 from segue.engine.journal import Journal
@@ -33,7 +35,7 @@ from segue.engine.setback import Setback
 from segue.engine.tokens import own_token
 from segue.engine.versions import VersionStore
 from segue.engine.watch import Sight
-from segue.errors import Refused, RouterLost, RouterRefused, SegueError
+from segue.errors import RouterLost, RouterRefused, SegueError
 from segue.ports import Commands, Evidence, Lines, Platform, Router
 
 TEND_EVERY = 60.0
@@ -77,6 +79,8 @@ class ControlPlane:
         self.services: dict[str, Service] = {}
         self.journal = Journal(home / "journal", world.clock)
         self.tables = TableKeeper(world.router)
+        self._addresses = Addresses(self.services, self.tables, world.router)
+        self._certificates = Certificates(home / "certificates")
         self._store = VersionStore(home / "versions", world.commands)
 
     async def start(self) -> None:
@@ -92,6 +96,8 @@ class ControlPlane:
             service.keeper.fleet.run_adopted()
             service.begin()
             self._resume(service, records, restarted)
+        routes = (route for service in self.services.values() for route in claimed(service))
+        self._certificates.keep_only(route.tls for route in routes if route.tls)
         self._tending = asyncio.create_task(self._tend())
         if self.journal.restored:
             self.journal.tell("note", text="the journal was damaged and has been restored from its last copy")
@@ -160,6 +166,7 @@ class ControlPlane:
             run=chores.check,
             version=catalog.version,
             token=self._token,
+            certificate=self._certificates.current,
         )
         life = Life(
             record,
@@ -170,7 +177,7 @@ class ControlPlane:
             clock=world.clock,
             work=Work(chores.prepare, chores.hook),
         )
-        return Service(life, journal, world.clock)
+        return Service(life, self._certificates, journal, world.clock)
 
     def _token(self) -> str:
         """What the header of a preview off loopback must say: made once, in a file for the home's owner only."""
@@ -226,44 +233,14 @@ class ControlPlane:
         service = self.services.get(order.service)
         if service is None:
             service = self._service(ServiceRecord(order.service, order.route, Demand(), retain=order.retain))
-        self._refuse_conflict(order)
-        await self._refuse_preview(order)
-        if service.record.stable is None or order.route.listen != service.record.route.listen:
-            await self._refuse_taken(order.route.listen)
+        self._certificates.require(order.route.tls)
+        await self._addresses.refuse(order)
         if order.service not in self.services:
             self.services[order.service] = service
             service.begin()
         if service.record.stable is None and service.rollout is None:
             service.keeper.set_route(order.route)
         return await service.deploy(order, asker)
-
-    async def _refuse_preview(self, order: Order) -> None:
-        """Raise Refused where somebody has the address at which the new version is to be looked at."""
-        listen = order.strategy.preview if isinstance(order.strategy, BlueGreen) else None
-        if listen is None:
-            return
-        for name, other in self.services.items():
-            trial = other.keeper.trial
-            theirs = {other.record.route.listen, trial.preview.listen if trial and trial.preview else None}
-            if listen in theirs and (name != order.service or listen == other.record.route.listen):
-                raise Refused(f"the preview's address {listen} is {name}'s", next="choose another preview")
-        if not (mine := self.services.get(order.service)) or mine.rollout is None:
-            await self.world.router.refuse_taken(listen)
-
-    def _refuse_conflict(self, order: Order) -> None:
-        for name, other in self.services.items():
-            route, used = other.record.route, other.record.stable or other.rollout
-            same = (route.listen, route.path.rstrip("/")) == (order.route.listen, order.route.path.rstrip("/"))
-            if name != order.service and used and same and set(route.hosts) & set(order.route.hosts):
-                raise Refused(
-                    f"{order.route.listen}{order.route.path} is {name}'s already",
-                    next="choose another route.listen, route.hosts or route.path",
-                )
-
-    async def _refuse_taken(self, listen: str) -> None:
-        ours = {table.route.listen for table in self.tables.confirmed.values()}
-        if listen not in ours:
-            await self.world.router.refuse_taken(listen)
 
     async def look(self, rollout: RolloutRecord) -> None:
         """Count once more for a rollout that goes on."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from segue.core.release import Revision, version_of
 from segue.core.samples import percentile
-from segue.core.traffic import Books, Sample
+from segue.core.traffic import Books, Route, Sample
 from segue.engine import ledger as ledgers
 from segue.engine.journal import Journal
 from segue.engine.ledger import Ledger
@@ -36,11 +36,18 @@ def service_status(service: Service) -> Document:
         "stable": record.stable and version_of(record.stable),
         "candidate": trial and version_of(trial),
         "previous": {"version": previous, "kept_until": kept_until} if previous else None,
-        "route": {"listen": record.route.listen, "hosts": list(record.route.hosts), "path": record.route.path},
+        "route": _route(record.route, service.certificate_problem),
         "versions": _versions(service),
         "rollout": rollout and _running(service, rollout),
         "degraded": record.degraded,
     }
+
+
+def _route(route: Route, problem: str | None) -> Document:
+    """Where users reach a service. `problem`: what is wrong with the files of its certificate."""
+    tls = route.tls and {"cert": route.tls.cert, "key": route.tls.key, "redirect": route.tls.redirect}
+    shown = {**tls, "problem": problem} if tls else None
+    return {"listen": route.listen, "hosts": list(route.hosts), "path": route.path, "tls": shown}
 
 
 def _state(service: Service) -> str:
@@ -87,6 +94,8 @@ def _instance(member: Member) -> Document:
         "restarts": member.restarts,
         "since": member.since.isoformat(),
         "problem": member.problem if member.state is not State.READY else None,
+        "in_flight": member.in_flight,
+        "until": member.until.isoformat() if member.until else None,
     }
 
 
@@ -151,6 +160,7 @@ def report(journal: Journal, record: RolloutRecord) -> Document:
     return {
         **rollout(record),
         "requests": requests(ledger),
+        "farewells": farewells(events),
         "latency_ms": {
             version_of(v): latency(sample) for v, sample in ledger.total.samples.items() if sample.attempts
         },
@@ -178,6 +188,27 @@ def _switches(events: Iterable[Event]) -> tuple[float | None, float | None]:
         if event.event == "traffic":
             there, back = (there, event.body["confirmed_ms"]) if turned else (event.body["confirmed_ms"], back)
     return there, back
+
+
+def farewells(events: Iterable[Event]) -> Document:
+    """What became of what instances had when they left the traffic: in all, and of each that still had something.
+
+    Of one that was told to end, and whose end nobody saw, what was open is unclear.
+    """
+    ended: list[Document] = []
+    told: dict[str, Document] = {}
+    for event in events:
+        if said := event.body.get("farewell"):
+            instance = event.body["instance"]
+            told[instance] = {"instance": instance, **said}
+            if event.body["state"] == State.STOPPED:
+                ended.append(told.pop(instance))
+    ended += told.values()
+    kinds = ("drained", "open", "goodbye", "cut", "repeated", "unclear", "killed")
+    return {
+        **{kind: sum(one[kind] for one in ended) for kind in kinds},
+        "instances": [one for one in ended if one["open"] or one["killed"]],
+    }
 
 
 def requests(ledger: Ledger) -> Document:

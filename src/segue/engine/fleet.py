@@ -3,27 +3,30 @@
 Rule 1: the intent is journalled before anything is started, and a removal before anything is signalled.
 Rule 2: an instance is ready only if the socket at its address is its own, its health says so, and it has
 passed its smoke tests; only a ready instance is ever given to the router as ready.
-Rule 3: an instance is removed in this order, always: marked draining and confirmed by the router, the
-barrier, nothing in flight (or the drain's end), the signal, its end, and only then gone from the router.
+Rule 3: how an instance is removed stands in `segue.engine.farewell`, and nowhere else is one told to end that serves.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import timedelta
+from typing import Any
 
 from segue.core.release import Revision
 from segue.core.traffic import InstanceId
 from segue.core.version import Version
 from segue.engine.bell import Bell
-from segue.engine.clock import Clock, wait_for
+from segue.engine.clock import Clock
+from segue.engine.farewell import Farewells
 from segue.engine.health import RunCommand, probe, smoke, warm
 from segue.engine.journal import Journal
 from segue.engine.member import Member, State
-from segue.engine.records import IntentRecord
-from segue.errors import RouterLost, StartFailed
+from segue.engine.records import IntentRecord, Parting
+from segue.errors import StartFailed
 from segue.ports import Instance, Platform, Router
 
 TRIES = 3
@@ -32,8 +35,8 @@ TRIES = 3
 FIRST_BACKOFF, LONGEST_BACKOFF, STEADY = 0.1, 30.0, 60.0
 """Seconds before a restart, doubled up to the longest; after a steady time it begins again from the first."""
 
-STARTING_EVERY, DRAIN_EVERY = 0.1, 0.025
-"""Seconds between two looks at an instance that starts, and at what one that drains has in flight."""
+STARTING_EVERY = 0.1
+"""Seconds between two looks at an instance that starts."""
 
 
 class Fleet:
@@ -54,9 +57,19 @@ class Fleet:
     ) -> None:
         self.service = service
         self.members: list[Member] = []
-        self._platform, self._router, self._journal, self._clock = platform, router, journal, clock
-        self._bell, self._run, self._routed, self._rollout = bell, run, routed, rollout
+        self._platform, self._journal, self._clock = platform, journal, clock
+        self._bell, self._run, self._rollout = bell, run, rollout
         self._ordinals: dict[Revision, int] = {}
+        self._farewells = Farewells(
+            service,
+            platform=platform,
+            router=router,
+            journal=journal,
+            clock=clock,
+            bell=bell,
+            routed=routed,
+            tell=self._tell,
+        )
 
     def of(self, revision: Revision) -> list[Member]:
         """The instances of `revision` that are not leaving."""
@@ -82,7 +95,7 @@ class Fleet:
     async def adopt(self, record: IntentRecord, version: Version, instance: Instance) -> None:
         """Take over an instance that was found running, as its own health says it is now."""
         member = self._member(version, int(record.intent.instance.rpartition("-")[2]))
-        member.intent, member.instance = record.intent, instance
+        member.intent, member.instance, member.parting = record.intent, instance, record.parting
         member.restarts, member.checked, member.since = record.restarts, record.checked, instance.started
         if record.stopping:
             self._set(member, State.DRAINING)
@@ -105,21 +118,26 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _set(self, member: Member, state: State, detail: str | None = None) -> None:
+    def _set(self, member: Member, state: State, detail: str | None = None, **more: Any) -> None:
         if member.state is state and detail is None:
             return
         member.state, member.problem = state, detail
+        self._tell(member, detail, **more)
+        self._bell.ring()
+
+    def _tell(self, member: Member, detail: str | None, **more: Any) -> None:
+        """Tell clients how `member` is; of one that leaves it is told in the rollout that it leaves for."""
         self._journal.tell(
             "instance",
             service=self.service,
-            rollout=self._rollout(),
+            rollout=(member.leaves_for if member.leaving else None) or self._rollout(),
             instance=member.id,
-            state=state.value,
+            state=member.state.value,
             detail=detail,
             pid=member.instance.pid if member.instance else None,
             address=member.intent.address if member.intent else None,
+            **more,
         )
-        self._bell.ring()
 
     # A life: start, become ready, serve, end, start again
 
@@ -225,58 +243,38 @@ class Fleet:
     # The end of an instance
 
     def retire(self, members: list[Member]) -> None:
-        """Take `members` out of the traffic and stop them, their signals spread as their version says."""
-        for number, member in enumerate(members):
-            self._set(member, State.DRAINING)
-            delay = member.version.stop.spread * number / max(len(members), 1)
-            for task in member.tasks:
-                task.cancel()
-            member.tasks.append(asyncio.create_task(self._remove(member, delay)))
+        """Take `members` out of the traffic and stop them, the signals to each version's spread as it says."""
+        of = Counter(member.revision for member in members)
+        before: Counter[Revision] = Counter()
+        with self._journal.transaction():
+            for member in members:
+                delay = member.version.stop.spread * before[member.revision] / of[member.revision]
+                before[member.revision] += 1
+                self._leave(member)
+                member.tasks.append(asyncio.create_task(self._remove(member, delay)))
+
+    def _leave(self, member: Member) -> None:
+        """From now on `member` drains, for the rollout that runs."""
+        member.parting = Parting(self._rollout() or member.leaves_for)
+        if member.intent is not None:
+            self._journal.mark_intent(member.intent.nonce, parting=member.parting)
+        self._set(member, State.DRAINING)
+        for task in member.tasks:
+            task.cancel()
 
     async def _remove(self, member: Member, delay: timedelta) -> None:
         await asyncio.gather(*member.tasks[:-1], return_exceptions=True)
-        stop = member.version.stop
         if member.instance is None and member.intent is not None:
             found = await self._platform.find([member.intent])
             member.instance = found[0] if found else None
         if member.instance is not None and member.intent is not None:
-            cut = await self._drain(member, stop.drain + delay, not_before=delay)
-            self._journal.mark_intent(member.intent.nonce, stopping=True)
-            by_itself = await self._platform.stop(member.instance, stop.signal, stop.grace)
-            detail = None if by_itself and not cut else _farewell(cut, by_itself)
-            self._set(member, State.STOPPED, detail)
+            farewell = await self._farewells.bid(member, member.intent, member.instance, delay)
+            self._set(member, State.STOPPED, farewell.detail, farewell=asdict(farewell))
         if member.intent is not None:
             self._journal.drop_intent(member.intent.nonce)
         member.state = State.STOPPED
         self.members.remove(member)
         self._bell.ring()
-
-    async def _drain(self, member: Member, limit: timedelta, not_before: timedelta) -> int:
-        """Wait until the router is past the instance and nothing is in flight; how many requests still are."""
-        began = self._clock.monotonic()
-        with suppress(TimeoutError):
-            await wait_for(self._clock, self._out_of_traffic(member), 5 + limit.total_seconds())
-        while True:
-            in_flight = await self._in_flight(member)
-            waited = self._clock.monotonic() - began
-            if waited >= limit.total_seconds() or (in_flight == 0 and waited >= not_before.total_seconds()):
-                return in_flight or 0
-            await self._clock.sleep(DRAIN_EVERY)
-
-    async def _out_of_traffic(self, member: Member) -> None:
-        await self._bell.until(lambda: self._routed(member))
-        while True:
-            try:
-                return await self._router.settled()
-            except RouterLost:
-                await self._clock.sleep(DRAIN_EVERY)
-
-    async def _in_flight(self, member: Member) -> int | None:
-        try:
-            seen = await self._router.observe(self.service)
-        except RouterLost:
-            return None
-        return seen[member.id].in_flight if member.id in seen else 0
 
     def problems(self, revision: Revision) -> Iterator[str]:
         """What keeps instances of `revision` from being ready."""
@@ -296,8 +294,3 @@ def _ended(status: int | None) -> str:
     if status is None:
         return "it ended"
     return f"it was ended by signal {-status}" if status < 0 else f"it exited with status {status}"
-
-
-def _farewell(cut: int, by_itself: bool) -> str:
-    requests = f"{cut} request{'' if cut == 1 else 's'} in flight at the drain's end" if cut else ""
-    return ", ".join(filter(None, (requests, "" if by_itself else "killed after the grace")))

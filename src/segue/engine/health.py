@@ -9,14 +9,19 @@ from contextlib import suppress
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
+from segue.core.traffic import Protocol
 from segue.core.version import Health, Smoke, SmokeHttp, Version
 
 if TYPE_CHECKING:
     import httpx
 
+    from segue.engine import http2
+
 RunCommand = Callable[[Version, str, float], Awaitable[tuple[int, str]]]
 """Runs a command in a version's folder and environment, at most so many seconds: exit status, last output."""
 
+
+GRPC_HEALTH = "/grpc.health.v1.Health/Check"
 
 _HEAD = 4096
 """Bytes of an answer that are kept."""
@@ -30,6 +35,8 @@ async def probe(version: Version, address: str, run: RunCommand) -> str | None:
             if health.command is not None:
                 status, _ = await run(version, expand(health.command, address), seconds)
                 return None if status == 0 else f"the health command exited with {status}"
+            if health.path is not None and version.protocol is not Protocol.HTTP1:
+                return await _called(version, health, health.path, address)
             return await _answer(health, address)
     except TimeoutError:
         return f"no answer to the health check within {seconds:g} s"
@@ -46,6 +53,32 @@ async def _answer(health: Health, address: str) -> str | None:
         return f"GET {health.path} was not answered in HTTP"
     status, (low, high) = int(words[1]), health.expect
     return None if low <= status <= high else f"GET {health.path} answered {status}, not {_range(health.expect)}"
+
+
+async def _called(version: Version, health: Health, path: str, address: str) -> str | None:
+    """As `_answer`, over HTTP/2. With gRPC the path is a method; that of the health protocol says SERVING."""
+    reply = await _ask(version.protocol, path, address)
+    if problem := _refused(reply, version.protocol, path, health.expect):
+        return problem
+    unwell = version.protocol is Protocol.GRPC and path == GRPC_HEALTH and not reply.serving
+    return f"{path} does not say SERVING" if unwell else None
+
+
+def _refused(reply: http2.Reply, protocol: Protocol, path: str, expect: tuple[int, int]) -> str | None:
+    """What is wrong with an answer over HTTP/2; None: it is what was expected. A gRPC method has to end well."""
+    if reply.trouble is not None:
+        return f"{path}: {reply.trouble}"
+    if protocol is Protocol.GRPC:
+        ended = f"gRPC status {reply.called}" if reply.called is not None else f"HTTP status {reply.status}"
+        return None if reply.called == 0 else f"{path} ended with {ended}"
+    low, high = expect
+    return None if low <= reply.status <= high else f"GET {path} answered {reply.status}, not {_range(expect)}"
+
+
+async def _ask(protocol: Protocol, path: str, address: str) -> http2.Reply:
+    from segue.engine import http2  # most services speak HTTP/1.1
+
+    return await http2.ask(_place(address), _host(address), path, protocol)
 
 
 async def _exchange(path: str | None, address: str, *, whole: bool = False) -> bytes:
@@ -104,6 +137,8 @@ async def _smoke(version: Version, test: Smoke, address: str, run: RunCommand, s
     if not isinstance(test, SmokeHttp):
         status, output = await run(version, expand(test.command, address), seconds)
         return None if status == 0 else f"`{test.command}` exited with {status}: {output[-300:].strip()}"
+    if version.protocol is not Protocol.HTTP1:
+        return await _smoke_called(version, test, address, seconds)
     import httpx  # a fifth of the time that the control plane takes to start, and often not needed
 
     try:
@@ -118,6 +153,20 @@ async def _smoke(version: Version, test: Smoke, address: str, run: RunCommand, s
     return None
 
 
+async def _smoke_called(version: Version, test: SmokeHttp, address: str, seconds: float) -> str | None:
+    """As `_smoke`, over HTTP/2."""
+    try:
+        async with asyncio.timeout(seconds):
+            reply = await _ask(version.protocol, test.path, address)
+    except (OSError, TimeoutError) as error:
+        return f"{test.path}: {error or type(error).__name__}"
+    if problem := _refused(reply, version.protocol, test.path, test.expect):
+        return problem
+    if test.contains is not None and test.contains.encode() not in reply.body:
+        return f"{test.path}: the answer does not contain {test.contains!r}"
+    return None
+
+
 async def warm(version: Version, address: str) -> None:
     """Have the instance at `address` answer its warm-up requests. Whatever it answers will do, also nothing."""
     warm_up = version.warm_up
@@ -127,7 +176,10 @@ async def warm(version: Version, address: str) -> None:
     for path in islice(cycle(warm_up.paths), warm_up.requests):
         with suppress(TimeoutError, OSError):
             async with asyncio.timeout(seconds):
-                await _exchange(path, address, whole=True)
+                if version.protocol is Protocol.HTTP1:
+                    await _exchange(path, address, whole=True)
+                else:
+                    await _ask(version.protocol, path, address)
 
 
 async def _get(address: str, path: str, seconds: float) -> httpx.Response:

@@ -26,6 +26,7 @@ from segue.engine.database import Database
 from segue.engine.records import (
     Event,
     IntentRecord,
+    Parting,
     RolloutRecord,
     ServiceRecord,
     StepRecord,
@@ -179,11 +180,14 @@ class Journal:
         """Write down that an instance is about to be started."""
         self._db.put("intent", rows.intent(IntentRecord(intent, restarts, False, checked)))
 
-    def mark_intent(self, nonce: str, *, stopping: bool = False, checked: bool = False) -> None:
-        """Write down that an instance has passed its checks, or that its removal has begun."""
+    def mark_intent(
+        self, nonce: str, *, stopping: bool = False, checked: bool = False, parting: Parting | None = None
+    ) -> None:
+        """Write down that an instance has passed its checks, is leaving, or is about to be told to end."""
         self._db.write(
-            "UPDATE intent SET stopping = stopping OR ?, checked = checked OR ? WHERE nonce = ?",
-            (stopping, checked, nonce),
+            "UPDATE intent SET stopping = stopping OR ?, checked = checked OR ?, parting = coalesce(?, parting)"
+            " WHERE nonce = ?",
+            (stopping, checked, parting and rows.parting(parting), nonce),
         )
 
     def drop_intent(self, nonce: str) -> None:

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from segue.core.demand import Demand
 from segue.core.release import Revision, Share
-from segue.core.traffic import Backend, Route, ServiceTable
+from segue.core.traffic import Backend, Certificate, Route, ServiceTable, Tls
 from segue.core.version import Version
 from segue.engine.bell import Bell
 from segue.engine.clock import Clock
@@ -50,6 +50,7 @@ class Keeper:
         run: RunCommand,
         version: Callable[[Revision], Version],
         token: Callable[[], str],
+        certificate: Callable[[Tls | None], Certificate | None] = lambda tls: None,
     ) -> None:
         self.service, self.route, self.demand, self.version = service, route, Demand(), version
         self.trial: Trial | None = None
@@ -57,7 +58,7 @@ class Keeper:
         self.refusal: str | None = None
         self.bell = Bell()
         self._router, self._tables, self._journal, self._clock = router, tables, journal, clock
-        self._token, self._patience = token, PATIENCE
+        self._token, self._certificate, self._patience = token, certificate, PATIENCE
         self._shares: Mapping[Revision, Share] = {}
         self._last_there: dict[Revision, float] = {}
         self.fleet = Fleet(
@@ -161,7 +162,8 @@ class Keeper:
         if not self._shares and not self.fleet.members:
             return None
         revisions = sorted(self._there() | set(self._shares) | self._lingering())
-        table = ServiceTable(self.service, self.route, tuple(map(self._backend, revisions)))
+        shown = self._certificate(self.route.tls)
+        table = ServiceTable(self.service, self.route, tuple(map(self._backend, revisions)), certificate=shown)
         if self.trial is None:
             return table
         others = [version for version in self.demand.sizes if version != self.trial.revision]
@@ -192,7 +194,7 @@ class Keeper:
     def _backend(self, revision: Revision) -> Backend:
         members = (member for member in self.fleet.members if member.revision == revision)
         endpoints = tuple(filter(None, (member.endpoint() for member in members)))
-        return Backend(revision, self._shares.get(revision, Share(0)), endpoints)
+        return Backend(revision, self._shares.get(revision, Share(0)), endpoints, self.version(revision).protocol)
 
     def _covered(self, demand: Demand) -> bool:
         """Whether ready instances cover every share, as far as the demand has instances for it."""

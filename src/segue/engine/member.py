@@ -10,6 +10,7 @@ from enum import StrEnum
 from segue.core.release import Revision
 from segue.core.traffic import Endpoint, InstanceId, Traffic
 from segue.core.version import Version
+from segue.engine.records import Parting
 from segue.ports import Instance, Intent
 
 
@@ -25,7 +26,11 @@ class State(StrEnum):
 
 @dataclass(eq=False, slots=True)
 class Member:
-    """One instance. `checked`: it has passed its smoke tests. `failures`: starts in a row that came to nothing."""
+    """One instance. `checked`: it has passed its smoke tests. `failures`: starts in a row that came to nothing.
+
+    Of one that leaves: `parting` is what the journal holds of it, `in_flight` what was last seen open (None: not
+    known), `until` when it is told to end at the latest, and once it was, when it is killed.
+    """
 
     id: InstanceId
     version: Version
@@ -40,6 +45,9 @@ class Member:
     problem: str | None = None
     fatal: bool = False
     log: tuple[str, ...] = ()
+    parting: Parting | None = None
+    in_flight: int | None = None
+    until: datetime | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
@@ -51,6 +59,11 @@ class Member:
     def leaving(self) -> bool:
         """Whether its removal has begun."""
         return self.state in (State.DRAINING, State.STOPPED)
+
+    @property
+    def leaves_for(self) -> str | None:
+        """The rollout that it was last taken out of the traffic for."""
+        return self.parting.rollout if self.parting else None
 
     @property
     def trouble(self) -> str:

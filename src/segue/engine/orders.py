@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from segue.core.release import How, Rolling
-from segue.core.traffic import Route
+from segue.core.traffic import Protocol, Route
 from segue.core.version import Health, Smoke, Stop, WarmUp
 from segue.engine.records import Hooks, Judging
 
@@ -35,6 +35,7 @@ class Order:
     build: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     user: str | None = None
+    protocol: Protocol = Protocol.HTTP1
     health: Health = Health()
     smoke: tuple[Smoke, ...] = ()
     warm_up: WarmUp | None = None

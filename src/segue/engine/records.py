@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from segue.core.demand import Demand
 from segue.core.release import Release, Return, Revision
 from segue.core.steps import Plan, Step
-from segue.core.traffic import Route
+from segue.core.traffic import Ends, Route
 from segue.core.version import Version
 from segue.judge.settings import Settings
 from segue.ports import Intent
@@ -198,13 +198,28 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Parting:
+    """The removal of an instance: the `rollout` that it belongs to, and what was seen when it was told to end.
+
+    `drained`: how many requests had ended by then since it left the traffic; `open`: how many had not. `ends`: the
+    router's counts at that moment; None: it was not told to end yet, or the router could not be asked.
+    """
+
+    rollout: str | None = None
+    drained: int = 0
+    open: int = 0
+    ends: Ends | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class IntentRecord:
-    """An intent that may have a running instance behind it. `stopping`: its removal has begun."""
+    """An intent that may have a running instance behind it. `stopping`: it was told to end, or is about to be."""
 
     intent: Intent
     restarts: int
     stopping: bool
     checked: bool
+    parting: Parting | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from segue.engine.records import (
     Hooks,
     IntentRecord,
     Judging,
+    Parting,
     Person,
     Recipe,
     RolloutRecord,
@@ -52,7 +53,7 @@ CREATE TABLE IF NOT EXISTS step (
     verdict TEXT, PRIMARY KEY (rollout, way, number));
 CREATE TABLE IF NOT EXISTS intent (
     nonce TEXT PRIMARY KEY, service TEXT, instance TEXT, revision TEXT, address TEXT, restarts INTEGER,
-    stopping INTEGER, checked INTEGER);
+    stopping INTEGER, checked INTEGER, parting TEXT);
 CREATE INDEX IF NOT EXISTS intent_service ON intent (service);
 CREATE TABLE IF NOT EXISTS told.event (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT, event TEXT, service TEXT, rollout TEXT, body TEXT);
@@ -62,13 +63,14 @@ CREATE TABLE IF NOT EXISTS told.poll (seq INTEGER PRIMARY KEY AUTOINCREMENT, rol
 CREATE INDEX IF NOT EXISTS told.poll_rollout ON poll (rollout, seq);
 """
 
-ADDED = (("service", "sealed"), ("rollout", "judging"), ("rollout", "person"))
+ADDED = (("service", "sealed"), ("rollout", "judging"), ("rollout", "person"), ("intent", "parting"))
 """Columns that a journal of an earlier version may lack."""
 
 RECIPE = TypeAdapter(Recipe)
 HOOKS = TypeAdapter(Hooks)
 JUDGING = TypeAdapter(Judging)
 PERSON = TypeAdapter(Person)
+PARTING = TypeAdapter(Parting)
 
 
 def service(record: ServiceRecord) -> dict[str, Any]:
@@ -231,6 +233,7 @@ def intent(record: IntentRecord) -> dict[str, Any]:
         "restarts": record.restarts,
         "stopping": record.stopping,
         "checked": record.checked,
+        "parting": record.parting and parting(record.parting),
     }
 
 
@@ -247,7 +250,13 @@ def read_intent(row: sqlite3.Row) -> IntentRecord:
         restarts=row["restarts"],
         stopping=bool(row["stopping"]),
         checked=bool(row["checked"]),
+        parting=PARTING.validate_json(row["parting"]) if row["parting"] else None,
     )
+
+
+def parting(record: Parting) -> str:
+    """A removal as JSON text."""
+    return PARTING.dump_json(record).decode()
 
 
 def read_event(row: sqlite3.Row) -> Event:

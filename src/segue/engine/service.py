@@ -10,6 +10,7 @@ from dataclasses import replace
 from segue.core import strategies
 from segue.core.release import BlueGreen, How, Return, Revision, Side, version_of
 from segue.engine.beginning import HOW, Beginning
+from segue.engine.certificates import Certificates, follow
 from segue.engine.clock import Clock
 from segue.engine.guard import Guard
 from segue.engine.journal import Journal
@@ -24,9 +25,9 @@ from segue.errors import Refused, Usage
 class Service:
     """One service under a control plane. Every request is journalled before it is answered."""
 
-    def __init__(self, life: Life, journal: Journal, clock: Clock) -> None:
+    def __init__(self, life: Life, certificates: Certificates, journal: Journal, clock: Clock) -> None:
         self.name, self.keeper, self.catalog = life.name, life.keeper, life.catalog
-        self._life, self._journal, self._clock = life, journal, clock
+        self._life, self._certificates, self._journal, self._clock = life, certificates, journal, clock
         self._beginning = Beginning(life, journal, clock)
         self._turn = asyncio.Lock()
 
@@ -44,6 +45,12 @@ class Service:
     def rollout(self) -> RolloutRecord | None:
         """The rollout that is not decided yet."""
         return self._life.rollout
+
+    @property
+    def certificate_problem(self) -> str | None:
+        """Why the files of the certificate that users are shown cannot be used as they are now."""
+        tls = self.record.route.tls if self.record.stable else None
+        return self._certificates.problem(tls) if tls else None
 
     def steps(self, rollout: str) -> list[StepRecord]:
         """The steps of a rollout that have begun."""
@@ -66,6 +73,7 @@ class Service:
         self._life.begin()
         self._life.spawn(self._retire_when_due())
         self._life.spawn(self._go_back_in_keep())
+        self._life.spawn(follow(self.keeper, self._certificates, self._journal, self._clock))
 
     async def close(self) -> None:
         """Stop looking after the service; everything runs on."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from segue.core.release import Revision
 from segue.core.traffic import Backend, Books, InstanceId, Sample
-from segue.routers.envoy.names import RouteName, cluster_name, parse_tag, statistic
+from segue.routers.envoy.names import CODE, RouteName, cluster_name, parse_tag, statistic
 from segue.routers.envoy.router import EnvoyRouter
 
 TRIES = 5
@@ -29,11 +29,16 @@ TRIES = 5
 
 _COUNTED = re.compile(
     r"\.n(?:\.listen\.(?P<listen>.*?))?\.route\.(?P<route>.*)\.version\.(?P<version>.*)"
-    r"\.code\.(?P<code>\d+)\.flags\.(?P<flags>.*)$"
+    rf"\.code\.{CODE}\.flags\.(?P<flags>.*)$"
 )
 _TIMED = re.compile(r"^attempt\.us\.route\.(?P<route>.*)\.version\.(?P<version>.*)$")
 _NEVER_SERVED = {"UH", "UF", "NC", "NR", "OM"}
 """Envoy's flags of a request that no instance was given: none healthy, none reached, none known."""
+_CALL_FAILED = {"2", "4", "12", "13", "14", "15"}
+"""What a gRPC call ends with that its server could not answer: unknown, deadline exceeded, unimplemented, internal,
+unavailable, data loss. The others are answers, as 404 is one."""
+_SWITCHED = 101
+"""The status of a WebSocket, which ends with the same flags, be it after a close frame or not: it was answered."""
 _NO_FAULT = {"-", "URX", "UO"}
 """No flag, or: it failed as often as it may, or others were repeated already, and this is the last answer."""
 
@@ -76,7 +81,7 @@ class EnvoyEvidence:
         The histogram has every first attempt whose answer began, good or bad; it may lag the counts by a second.
         """
         name = re.escape(service)
-        pattern = rf"^(attempt\.(n|us)\.route\.{name}:|request\.n\..*\.route\.{name}:.*\.code\.(504|0)\.)"
+        pattern = rf"^(attempt\.(n|us)\.route\.{name}:|request\.n\..*\.route\.{name}:.*\.code\.(504|0)_)"
         found = await self._router.stats(pattern, used=True)
         samples = {backend.revision: Sample() for backend in self._backends(service)}
         for count in _counts(found.values):
@@ -165,7 +170,12 @@ def _counts(values: Mapping[str, int]) -> Iterator[Count]:
             flags = frozenset(found["flags"].split(","))
             route = RouteName.parse(found["route"])
             tag = parse_tag(found["version"])
-            yield Count(found["listen"] or "", route, *tag, int(found["code"]), flags, number)
+            yield Count(found["listen"] or "", route, *tag, _code(found["code"], found["called"]), flags, number)
+
+
+def _code(status: str, called: str) -> int:
+    """The HTTP status of an outcome; 500 where a gRPC call failed, whose status is 200 all the same."""
+    return 500 if called in _CALL_FAILED else int(status)
 
 
 def _is_of(count: Count, service: str) -> bool:
@@ -174,6 +184,8 @@ def _is_of(count: Count, service: str) -> bool:
 
 def _weight(count: Count) -> tuple[int, int]:
     """How many attempts, and how many failures among them, a counter stands for."""
+    if count.code == _SWITCHED:
+        return (0, 0) if count.listen else (count.number, 0)
     if count.listen:  # its attempt was cancelled: it took longer than its route allows, or than its user waited
         late = "UT" in count.flags and count.route is not None and count.route.kind != "safe"
         left = count.code == 0 and "DC" in count.flags
@@ -210,6 +222,8 @@ def _account(counts: Iterable[Count]) -> Books:
 
 def _column(count: Count) -> str:
     """Where in the books a request is entered."""
+    if count.code == _SWITCHED:
+        return "answered" if count.at_home else "shielded"
     if count.flags & _NEVER_SERVED or (not count.version and count.code):
         return "unserved"
     if not count.flags <= _NO_FAULT or not count.code:

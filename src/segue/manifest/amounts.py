@@ -17,6 +17,9 @@ _RATIO = re.compile(r"(\d{1,6})/([1-9]\d{0,5})", re.ASCII)
 _FINEST = 100 * 10**6
 """The denominator of the finest percentage that can be written."""
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_SIZE = re.compile(r"(\d{1,15})([kmg]?)", re.ASCII)
+_BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+_LARGEST = 1024**4
 _ANY_LINES = ("", "a", "0 -")
 
 
@@ -74,6 +77,42 @@ def less_than_all(value: object) -> Fraction:
 def chance(value: object) -> Fraction:
     """A probability that is neither nothing nor certainty."""
     return less_than_all(some_part(value))
+
+
+def log_share(value: object) -> Fraction:
+    """Which part of the requests is written down: ``off``, ``on``, or a share."""
+    known = {"off": Fraction(0), "on": Fraction(1), False: Fraction(0), True: Fraction(1)}
+    if isinstance(value, (str, bool)) and value in known:
+        return known[value]
+    try:
+        return part(value)
+    except Wrong as wrong:
+        raise Wrong(f"{shown(value)} is neither off, on nor a share", nearest=wrong.nearest) from wrong
+
+
+def log_share_text(value: Fraction) -> str:
+    """A part as `log_share` reads it."""
+    return {Fraction(0): "off", Fraction(1): "on"}.get(value) or part_text(value)
+
+
+def size(value: object) -> int:
+    """A number of bytes, such as ``0``, ``512k``, ``10m`` or ``1g``, in units of 1024."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        meant = re.fullmatch(r"(\d{1,12})\s*([kmg])i?b", value.lower()) if isinstance(value, str) else None
+        raise Wrong(f"{shown(value)} is not a size", nearest=meant and f"{meant[1]}{meant[2]}")
+    found = int(match[1]) * _BYTES[match[2]]
+    if found > _LARGEST:
+        raise Wrong(f"{shown(value)} is too large", nearest=size_text(_LARGEST))
+    return found
+
+
+def size_text(value: int) -> str:
+    """A number of bytes as `size` reads it, in the largest unit that leaves nothing over."""
+    unit = next((unit for unit in "gmk" if value and value % _BYTES[unit] == 0), "")
+    return f"{value // _BYTES[unit]}{unit}"
 
 
 def excess(value: object) -> Fraction:

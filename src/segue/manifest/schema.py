@@ -12,11 +12,14 @@ Rule 3: `core()` of a section is what the rest of Segue is given.
 from __future__ import annotations
 
 from datetime import timedelta
+from fractions import Fraction
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import model_validator
 
 from segue.core import release, traffic, version
+from segue.core.places import overlap
 from segue.errors import Usage
 from segue.manifest import values
 from segue.manifest.judging import Evidence, Judge
@@ -24,9 +27,11 @@ from segue.manifest.kinds import (
     Command,
     Count,
     Duration,
+    File,
     Flag,
     Host,
     Listen,
+    LogShare,
     Many,
     Number,
     OnCancel,
@@ -34,7 +39,9 @@ from segue.manifest.kinds import (
     Section,
     ServiceName,
     SignalName,
+    Size,
     SomeTime,
+    Spoken,
     Statuses,
     Text,
     UrlPath,
@@ -44,24 +51,56 @@ from segue.manifest.strategy import HOW, STRATEGIES, Strategy
 from segue.manifest.values import Wrong
 
 
+class Tls(Section):
+    """The certificate that users are shown."""
+
+    cert: File
+    key: File
+    redirect: Listen | None = None
+
+    def core(self, folder: Path) -> traffic.Tls:
+        """The files as the router's side is given them: relative ones lie in `folder`."""
+        return traffic.Tls(str(folder / self.cert), str(folder / self.key), self.redirect)
+
+
 class Route(Section):
     """Where users reach the service."""
 
     listen: Listen = "127.0.0.1:8080"
     hosts: Annotated[tuple[Host, ...], Many("a list of hosts")] = ("*",)
     path: RoutePath = "/"
+    tls: Tls | None = None
+    protocol: Spoken = "http1"
     timeout: Duration = timedelta(0)
+    idle: Duration = timedelta(0)
     shield: Flag = True
+    max_body: Size = 0
+    access_log: LogShare = Fraction(0)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if not self.hosts:
             raise Wrong("no host is named", expected='a list of hosts such as ["*"]', at=("hosts",))
+        if self.tls and self.tls.redirect and overlap(self.tls.redirect, self.listen):
+            problem = f"`{self.tls.redirect}` is where users are sent to (`route.listen`)"
+            raise Wrong(problem, expected="another port", at=("tls", "redirect"))
+        if self.max_body and self.protocol == "grpc":
+            raise Wrong("a gRPC stream has no end to be told beforehand", expected="0", at=("max_body",))
         return self
 
-    def core(self) -> traffic.Route:
-        """The route as the router is given it."""
-        return traffic.Route(self.listen, self.hosts, self.path, self.timeout, self.shield)
+    def core(self, folder: Path) -> traffic.Route:
+        """The route as the router is given it; relative paths lie in `folder`."""
+        return traffic.Route(
+            listen=self.listen,
+            hosts=self.hosts,
+            path=self.path,
+            timeout=self.timeout,
+            shield=self.shield,
+            tls=self.tls.core(folder) if self.tls else None,
+            idle=self.idle,
+            max_body=self.max_body,
+            access_log=self.access_log,
+        )
 
 
 class Health(Section):
@@ -220,13 +259,15 @@ class Manifest(Section):
     def _hidden_preview(self) -> Wrong | None:
         """What is wrong where the preview's address is the users'."""
         preview = self.strategy.blue_green and self.strategy.blue_green.preview
-        if not preview or not values.overlap(preview, self.route.listen):
-            return None
-        return Wrong(
-            f"`{preview}` is where users connect (`route.listen`)",
-            expected="another port",
-            at=("strategy", "blue_green", "preview"),
-        )
+        tls = self.route.tls
+        for key, place in (("listen", self.route.listen), ("tls.redirect", tls and tls.redirect)):
+            if preview and place and overlap(preview, place):
+                return Wrong(
+                    f"`{preview}` is where users connect (`route.{key}`)",
+                    expected="another port",
+                    at=("strategy", "blue_green", "preview"),
+                )
+        return None
 
     def rollout(self, strategy: str | None = None) -> release.How:
         """The strategy `strategy` (None: the manifest's) with the options given for it. Raises Usage."""

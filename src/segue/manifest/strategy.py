@@ -33,7 +33,7 @@ STRATEGIES = ("rolling", "in_place", "blue_green", "canary")
 HOW = f"one of {', '.join(STRATEGIES)}, or a mapping with options"
 
 LATER = (
-    *("route.tls", "route.protocol", "route.idle", "route.max_body", "route.proxies", "run.container", "run.ssh"),
+    *("route.proxies", "run.container", "run.ssh"),
     *("strategy.experiment", "evidence[].prometheus", "evidence[].command", "notify"),
 )
 """Keys of Segue's manifest that this version does not support yet."""

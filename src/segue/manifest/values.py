@@ -28,7 +28,6 @@ _HOST_NAME = re.compile(
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _URL_PATH = re.compile(r"/[!-~]*")
 _SERVICE_LINE = re.compile(r"""^service:[ \t]+(["']?)([a-z0-9-]+)\1[ \t]*(?:#.*)?$""", re.MULTILINE)
-_EVERYWHERE, _SAME = ("0.0.0.0", "[::]"), {"localhost": "127.0.0.1"}
 _YES, _NO = ("yes", "on", "y", "1"), ("no", "off", "n", "0")
 
 
@@ -216,14 +215,6 @@ def _is_host(host: str) -> bool:
         return ipaddress.ip_address(digits).version == (6 if bracketed else 4)
     except ValueError:
         return bool(_HOST_NAME.fullmatch(host.lower())) and not re.fullmatch(r"[\d.]+", host)
-
-
-def overlap(one: str, other: str) -> bool:
-    """Whether a connection could be meant for both of two addresses of the kind `listen`."""
-    (host, _, port), (host_too, _, port_too) = one.lower().rpartition(":"), other.lower().rpartition(":")
-    return port == port_too and (
-        not {host, host_too}.isdisjoint(_EVERYWHERE) or _SAME.get(host, host) == _SAME.get(host_too, host_too)
-    )
 
 
 def host_pattern(value: object) -> str:

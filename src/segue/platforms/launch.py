@@ -23,6 +23,9 @@ Orders = dict[str, Any]
 """`argv`, `environment`, `folder`, `account` (name, uid, gid) or None, `report` (the pipe), `boot`,
 `claim` (the file to be made first) or None, `status` (the file to write the command's end to) or None."""
 
+_CAP_AMBIENT, _CLEAR_ALL = 47, 4
+"""Of prctl(2)."""
+
 LOST = "lost"
 """The report of a launcher that found its claim taken."""
 
@@ -116,6 +119,7 @@ def _become(orders: Orders) -> None:
         os.setgid(gid)
         os.setuid(uid)
     os.umask(0o022)
+    _give_up_capabilities()
     orders["doing"] = FOLDER
     os.chdir(orders["folder"])
     orders["doing"] = COMMAND
@@ -123,6 +127,19 @@ def _become(orders: Orders) -> None:
     os.dup2(nothing, 0)
     _forget_signals()
     os.execvpe(orders["argv"][0], orders["argv"], orders["environment"])
+
+
+def _give_up_capabilities() -> None:
+    """What the control plane was given to open low ports would go on to all that it starts."""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            given = file.read().partition(b"CapAmb:")[2].split()[0]
+    except (FileNotFoundError, IndexError):
+        return
+    if given.strip(b"0"):
+        from ctypes import CDLL  # it takes longer to import than all the rest
+
+        CDLL(None).prctl(_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0)
 
 
 def _forget_signals() -> None:

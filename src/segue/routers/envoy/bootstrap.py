@@ -10,22 +10,26 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from segue.routers.envoy import machine
 from segue.routers.envoy.http import ADS, TYPE, Document
+from segue.routers.envoy.machine import Limits
 
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_MONITORS = TYPE + "envoy.extensions.resource_monitors."
+_HEAP = "envoy.resource_monitors.fixed_heap"
 _COUNTED = (
     r"upstream_rq_(total|active|pending_active|retry|retry_overflow)|upstream_cx_(active|connect_fail)|membership_.*"
 )
 
 
-def asking(ads: Path, admin: Path) -> Document:
-    """Ask at the Unix socket `ads`; be asked at `admin`."""
+def asking(ads: Path, admin: Path, limits: Limits | None = None) -> Document:
+    """Ask at the Unix socket `ads`; be asked at `admin`. `limits`: how much to take; None: what is this machine's."""
     # The default back-off goes up to 30 s, and the default wait of 15 s ends in serving nothing.
     retry = {"retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"}}
     grpc = {"envoy_grpc": {"cluster_name": "segue", "retry_policy": retry}}
     source = {**ADS, "initial_fetch_timeout": "0s"}
     return {
-        **_common(admin),
+        **_common(admin, limits or machine.limits()),
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "DELTA_GRPC",
@@ -40,9 +44,9 @@ def asking(ads: Path, admin: Path) -> Document:
     }
 
 
-def static(admin: Path, clusters: Iterable[str], listeners: Iterable[str]) -> str:
-    """Serve these, which are JSON texts, and ask nobody."""
-    common = json.dumps(_common(admin))[:-1]
+def static(admin: Path, clusters: Iterable[str], listeners: Iterable[str], limits: Limits | None = None) -> str:
+    """Serve these, which are JSON texts, and ask nobody. `limits` as in `asking`."""
+    common = json.dumps(_common(admin, limits or machine.limits()))[:-1]
     resources = f'{{"clusters": [{",".join(clusters)}], "listeners": [{",".join(listeners)}]}}'
     return f'{common}, "static_resources": {resources}}}'
 
@@ -61,16 +65,52 @@ def fixed(cluster: Document, endpoints: Mapping[str, Document]) -> Document:
     }
 
 
-def _common(admin: Path) -> Document:
+def _common(admin: Path, limits: Limits) -> Document:
     return {
         "node": {"id": "segue", "cluster": "segue"},
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": _COUNTERS}}},
         "stats_flush_interval": "1s",  # histograms are merged no more often than this
+        "overload_manager": _overload(limits),
         "layered_runtime": {
             "layers": [{"name": "segue", "static_layer": {"re2.max_program_size.error_level": 1000}}]
         },
     }
+
+
+def _overload(limits: Limits) -> Document:
+    """What is done, and in which order, when memory runs short; and how many users may be connected.
+
+    First what hurts nobody. Then connections at rest go, then requests are refused, at last connections wait.
+    """
+    monitors = {
+        _HEAP: {"@type": f"{_MONITORS}fixed_heap.v3.FixedHeapConfig", "max_heap_size_bytes": str(limits.memory)},
+        "envoy.resource_monitors.global_downstream_max_connections": {
+            "@type": f"{_MONITORS}downstream_connections.v3.DownstreamConnectionsConfig",
+            "max_active_downstream_connections": str(limits.connections),
+        },
+    }
+    timers = {
+        "@type": TYPE + "envoy.config.overload.v3.ScaleTimersOverloadActionConfig",
+        "timer_scale_factors": [{"timer": "HTTP_DOWNSTREAM_CONNECTION_IDLE", "min_timeout": "2s"}],
+    }
+    return {
+        "refresh_interval": "0.25s",
+        "resource_monitors": [{"name": name, "typed_config": config} for name, config in monitors.items()],
+        "actions": [
+            _action("shrink_heap", {"threshold": {"value": 0.80}}),
+            _action("reduce_timeouts", {"scaled": {"scaling_threshold": 0.85, "saturation_threshold": 0.95}}, timers),
+            _action("disable_http_keepalive", {"threshold": {"value": 0.92}}),
+            _action("stop_accepting_requests", {"threshold": {"value": 0.95}}),
+            _action("stop_accepting_connections", {"threshold": {"value": 0.98}}),
+        ],
+    }
+
+
+def _action(name: str, trigger: Document, config: Document | None = None) -> Document:
+    """What is done when `trigger`, a part of the bound of memory, is reached."""
+    action: Document = {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": _HEAP, **trigger}]}
+    return action if config is None else {**action, "typed_config": config}
 
 
 def _control_plane(ads: Path) -> Document:
@@ -87,7 +127,9 @@ def _control_plane(ads: Path) -> Document:
 
 _COUNTERS: list[Document] = [
     *({"prefix": prefix} for prefix in ("attempt.", "request.", "server.", "listener_manager.", "control_plane.")),
-    {"exact": "cluster_manager.warming_clusters"},
+    {"prefix": "overload."},
+    *({"exact": name} for name in ("cluster_manager.warming_clusters", "filesystem.write_failed")),
     {"safe_regex": {"regex": r"http\..*\.downstream_rq_(total|active)"}},
+    {"safe_regex": {"regex": r"listener\..*\.downstream_global_cx_overflow"}},
     {"safe_regex": {"regex": rf"cluster\..*\.({_COUNTED})"}},
 ]

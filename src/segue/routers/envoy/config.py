@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segue.core.traffic import Backend, Endpoint, ServiceTable, Traffic
+from segue.core.traffic import Backend, Endpoint, Protocol, ServiceTable, Traffic
 from segue.routers.envoy import preview
-from segue.routers.envoy.http import ADS, TYPE, Document, stream_limits
+from segue.routers.envoy.http import ADS, TYPE, Document, upstream
 from segue.routers.envoy.names import address, attempt_tag, cluster_name, target_name
 from segue.routers.envoy.routes import MILLION, Routes, routes
 
@@ -36,13 +36,13 @@ def documents(table: ServiceTable) -> ServiceDocuments:
     endpoints: dict[str, Document] = {}
     for backend in table.backends:
         name = cluster_name(table.service, backend.revision)
-        clusters[name] = _cluster(name)
+        clusters[name] = _cluster(name, backend.protocol)
         endpoints[name] = _endpoints(name, backend.endpoints)
         clusters[target_name(table.service, backend.revision)] = _fall_through(table, backend)
     return ServiceDocuments(clusters, endpoints, routes(table), preview.routes(table))
 
 
-def _cluster(name: str) -> Document:
+def _cluster(name: str, protocol: Protocol) -> Document:
     return {
         "name": name,
         "type": "EDS",
@@ -51,7 +51,7 @@ def _cluster(name: str) -> Document:
         "circuit_breakers": _breakers(),
         "common_lb_config": _NEVER_PANIC,
         "track_cluster_stats": {"per_endpoint_stats": True},
-        "typed_extension_protocol_options": stream_limits(),
+        "typed_extension_protocol_options": upstream(protocol),
     }
 
 
@@ -84,7 +84,12 @@ def _endpoints(name: str, endpoints: Sequence[Endpoint]) -> Document:
 
 
 def _endpoint(name: str, endpoint: Endpoint) -> Document:
-    tags = {"version": name, "attempt": attempt_tag(name, endpoint.instance)}
+    tags = {
+        "version": name,
+        "attempt": attempt_tag(name, endpoint.instance),
+        "revision": name.partition("@")[2],
+        "instance": endpoint.instance,
+    }
     return {
         "endpoint": {"address": address(endpoint.address)},
         "health_status": HEALTH[endpoint.state],

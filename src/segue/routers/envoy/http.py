@@ -5,8 +5,13 @@ Nothing in a listener may depend on a table: a listener that changes drains its 
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
+
+from segue.core.traffic import Protocol
+from segue.routers.envoy.goodbyes import NOTED, SCRIPT
 
 Document = dict[str, Any]
 
@@ -20,39 +25,49 @@ def duration(time: timedelta) -> str:
     return f"{time.total_seconds():f}s"
 
 
-def stream_limits() -> Document:
-    """HTTP/1.1 to the instances. Applications close idle connections, so we must be the first to close them."""
+def upstream(protocol: Protocol) -> Document:
+    """How instances are spoken to. Applications close idle connections, so we must be the first to close them."""
+    spoken = (
+        {"http_protocol_options": _TRAILERS} if protocol is Protocol.HTTP1 else {"http2_protocol_options": _UPGRADES}
+    )
     return {
         _OPTIONS: {
             "@type": TYPE + _OPTIONS,
-            "explicit_http_config": {"http_protocol_options": {}},
+            "explicit_http_config": spoken,
             "common_http_protocol_options": {"idle_timeout": "1s"},
         }
     }
 
 
-def listener(listen: str, address: Document, routes: Document, *, counted: bool = True) -> Document:
-    """The listener at `listen`; `routes` is either ``rds`` or ``route_config``.
+def manager(listen: str, routes: Document, *, counted: bool = True) -> Document:
+    """What speaks HTTP with the users of the listener at `listen`; `routes` is either ``rds`` or ``route_config``.
 
     `counted`: its requests are evidence and in the books. Else it has its own name in the statistics: the address
     may be a service's later, whose books are compared with all that came there.
     """
-    manager: Document = {
+    end = _router([_attempt_log()] if counted else [])
+    return {
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
             "@type": TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": listen if counted else f"preview~{listen}",
             **routes,
-            **_EDGE,
-            "http_filters": [_router([_attempt_log()] if counted else [])],
-            "access_log": [_request_log(listen)] if counted else [],
+            **EDGE,
+            "http_filters": [_MARK, _BUFFER, end],
+            "upgrade_configs": [{"upgrade_type": "websocket", "filters": [_MARK, _GOODBYES, end]}],
+            "access_log": [_request_log(listen), _upgrade_log(), _access_log()] if counted else [],
         },
     }
+
+
+def listener(listen: str, address: Document, chains: Sequence[Document]) -> Document:
+    """The listener at `listen`, whose connections go to the first of `chains` that they fit."""
     return {
         "name": listen,
         "address": address,
         "per_connection_buffer_limit_bytes": 32768,
-        "filter_chains": [{"filters": [manager]}],
+        "socket_options": _SIGN_OF_LIFE,
+        "filter_chains": list(chains),
     }
 
 
@@ -95,6 +110,29 @@ def _request_log(listen: str) -> Document:
     return _stats_logger({"stat_prefix": "request", "counters": [counted]})
 
 
+def _upgrade_log() -> Document:
+    """One count per WebSocket when it ends, by its instance: the log of attempts does not know of goodbyes."""
+    flags = {"name": "flags", "value_format": f"%RESPONSE_FLAGS%{NOTED}"}
+    counted = {"stat": {"name": "websocket", "tags": [_INSTANCE, flags]}, "value_fixed": 1}
+    upgraded = {"op": "EQ", "value": {"default_value": 101, "runtime_key": "segue.upgraded"}}
+    logger = _stats_logger({"stat_prefix": "attempt", "counters": [counted]})
+    return {**logger, "filter": {"status_code_filter": {"comparison": upgraded}}}
+
+
+def _access_log() -> Document:
+    """One line of JSON per user's request when it ends, of those that are to be written down."""
+    written = {"filter": "segue", "path": [{"key": "written"}], "value": {"string_match": {"exact": "1"}}}
+    return {
+        "name": "envoy.access_loggers.file",
+        "filter": {"metadata_filter": {"matcher": written, "match_if_key_not_found": False}},
+        "typed_config": {
+            "@type": TYPE + "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": ACCESS_LOG,
+            "log_format": {"json_format": _LINE},
+        },
+    }
+
+
 def _stats_logger(config: Document) -> Document:
     return {
         "name": "envoy.access_loggers.stats",
@@ -106,28 +144,101 @@ _ROUTE = {"name": "route", "value_format": "%ROUTE_NAME%"}
 _VERSION = {"name": "version", "value_format": "%UPSTREAM_METADATA(segue:version)%"}
 # One tag that names version and instance costs no more than one that names the version.
 _INSTANCE = {"name": "version", "value_format": "%UPSTREAM_METADATA(segue:attempt)%"}
-_CODE = {"name": "code", "value_format": "%RESPONSE_CODE%"}
+_CODE = {"name": "code", "value_format": "%RESPONSE_CODE%_%RESP(grpc-status):2%%TRAILER(grpc-status):2%"}
 _FLAGS = {"name": "flags", "value_format": "%RESPONSE_FLAGS%"}
 
+ACCESS_LOG = "access.log"
+"""The file in the folder where Envoy runs."""
+# No query, no body and no header but this one: they may hold secrets.
+_LINE = {
+    "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
+    "service": "%METADATA(ROUTE:segue:service)%",
+    "given_to": "%METADATA(ROUTE:segue:version)%",
+    "version": "%UPSTREAM_METADATA(segue:revision)%",
+    "instance": "%UPSTREAM_METADATA(segue:instance)%",
+    "address": "%UPSTREAM_HOST%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "user": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "user_agent": "%REQ(USER-AGENT)%",
+    "protocol": "%PROTOCOL%",
+    "method": "%REQ(:METHOD)%",
+    "host": "%REQ(:AUTHORITY)%",
+    "path": "%PATH(NQ:PATH)%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "status": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "duration_ms": "%DURATION%",
+    "bytes_received": "%BYTES_RECEIVED%",
+    "bytes_sent": "%BYTES_SENT%",
+}
+
+MARK = "segue.written"
+MARKING = TYPE + "envoy.extensions.filters.http.header_to_metadata.v3.Config"
+# Off but for the routes of services whose requests are written down.
+_MARK: Document = {"name": MARK, "disabled": True, "typed_config": {"@type": MARKING}}
+
+BUFFER = "envoy.filters.http.buffer"
+# Off but for the routes that bound a body whose length is not told beforehand.
+_BUFFER: Document = {
+    "name": BUFFER,
+    "disabled": True,
+    "typed_config": {"@type": TYPE + "envoy.extensions.filters.http.buffer.v3.Buffer", "max_request_bytes": 1},
+}
+# By default what follows a body is dropped where HTTP/1.1 is spoken.
+_TRAILERS: Document = {"enable_trailers": True}
+_GOODBYES: Document = {
+    "name": "envoy.filters.http.lua",
+    "typed_config": {
+        "@type": TYPE + "envoy.extensions.filters.http.lua.v3.Lua",
+        "default_source_code": {"inline_string": SCRIPT},
+    },
+}
+# A WebSocket within HTTP/2 is a CONNECT.
+_UPGRADES: Document = {"allow_connect": True}
+
+# A user who is silent for five minutes is asked whether he is there: nothing else would tell of a WebSocket.
+_SIGN_OF_LIFE: list[Document] = [
+    {"level": str(level), "name": str(name), "int_value": str(value), "state": "STATE_PREBIND"}
+    for level, name, value in (
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", 0x10), 300),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 30),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 5),
+    )
+]
+
+# Who a user is and how he came is for us to say. What applications read from their environment has no hyphens.
+_FORGED = r"x[-_]forwarded[-_].*|forwarded|x[-_]real[-_]ip"
+_EARLY = "envoy.http.early_header_mutation.header_mutation"
+_UNFORGED: Document = {
+    "name": _EARLY,
+    "typed_config": {
+        "@type": TYPE + "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+        "mutations": [{"remove_on_match": {"key_matcher": {"safe_regex": {"regex": _FORGED}}}}],
+    },
+}
 # By default private addresses are trusted: what they say a request's identity, retries and timeout are.
 _NOBODY = {"address_prefix": "255.255.255.255", "prefix_len": 32}
 # Slashes are left as they came and a silent stream is not cut: what an application sees is not ours to change.
-_EDGE: Document = {
+EDGE: Document = {
     "use_remote_address": True,
     "normalize_path": True,
     "preserve_external_request_id": False,
     "server_header_transformation": "PASS_THROUGH",
     "internal_address_config": {"unix_sockets": False, "cidr_ranges": [_NOBODY]},
+    "early_header_mutation_extensions": [_UNFORGED],
     "stream_idle_timeout": "0s",
     "request_timeout": "0s",
     "request_headers_timeout": "10s",
-    "delayed_close_timeout": "1s",
+    "delayed_close_timeout": "0.25s",  # a WebSocket ends so much later; a user who still sends reads the answer first
+    "proxy_100_continue": True,
+    "append_x_forwarded_port": True,
     "max_request_headers_kb": 60,
+    "http_protocol_options": {"accept_http_10": True, **_TRAILERS},
     "common_http_protocol_options": {"idle_timeout": "3600s", "max_headers_count": 100},
     "http2_protocol_options": {
         "max_concurrent_streams": 100,
         "initial_stream_window_size": 65536,
         "initial_connection_window_size": 1048576,
     },
-    "upgrade_configs": [{"upgrade_type": "websocket"}],
 }

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
-from segue.routers.envoy import bootstrap, preview, process, snapshot, static
+from segue.routers.envoy import bootstrap, listeners, preview, process, static
 from segue.routers.envoy.hosts import is_plain, virtual_host
-from segue.routers.envoy.snapshot import Built
+from segue.routers.envoy.sites import Site, by_host, shown
+from segue.routers.envoy.snapshot import Built, by_listener
 
 _HOSTS = "<virtual hosts>"
 
@@ -25,6 +28,14 @@ def next_epoch(folder: Path) -> int:
     return epoch
 
 
+class _Texts(NamedTuple):
+    """What was written of one service: its clusters, and its routes at each of its sites."""
+
+    built: Built
+    clusters: str
+    routes: dict[Site, str]
+
+
 class LastTable:
     """Keeps `envoy-static.json` in `folder` at the last confirmed table, in the background.
 
@@ -33,13 +44,13 @@ class LastTable:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._texts: dict[str, tuple[Built, str, str]] = {}
-        self._next: dict[str, list[Built]] | None = None
+        self._texts: dict[str, _Texts] = {}
+        self._next: Sequence[Built] | None = None
         self._writing: asyncio.Task[None] | None = None
 
-    def write(self, listeners: dict[str, list[Built]]) -> None:
-        """Begin to write this table: the services by the address they are reached at."""
-        self._next = listeners
+    def write(self, services: Sequence[Built]) -> None:
+        """Begin to write the table of these services."""
+        self._next = services
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write())
 
@@ -50,39 +61,39 @@ class LastTable:
 
     async def _write(self) -> None:
         while self._next is not None:
-            listeners, self._next = self._next, None
-            text = self._text(listeners)
+            services, self._next = self._next, None
+            text = self._text(services)
             try:
                 await asyncio.to_thread(process.write, self._folder / static.CONFIG, text)
             except OSError as error:  # the table is in force all the same; the next one is written again
                 log.error("last_table_not_written", error=str(error))
 
-    def _text(self, listeners: dict[str, list[Built]]) -> str:
-        services = [built for group in listeners.values() for built in group]
+    def _text(self, services: Sequence[Built]) -> str:
         self._texts = {built.table.service: self._of(built) for built in services}
-        clusters = [clusters for _, clusters, _ in self._texts.values() if clusters]
-        texts = [self._listener(listen, group) for listen, group in listeners.items()]
+        clusters = [texts.clusters for texts in self._texts.values() if texts.clusters]
+        listeners = [self._listener(listen, group) for listen, group in by_listener(services).items()]
         previews = (built.documents.preview for built in services)
-        texts += [json.dumps(preview.listener(routes["name"], routes)) for routes in previews if routes]
-        return bootstrap.static(process.admin_socket(self._folder, 0), clusters, texts)
+        listeners += [json.dumps(preview.listener(routes["name"], routes)) for routes in previews if routes]
+        return bootstrap.static(process.admin_socket(self._folder, 0), clusters, listeners)
 
-    def _of(self, built: Built) -> tuple[Built, str, str]:
+    def _of(self, built: Built) -> _Texts:
         before = self._texts.get(built.table.service)
-        if before is not None and before[0] is built:
+        if before is not None and before.built is built:
             return before
         documents = built.documents
         fixed = (bootstrap.fixed(cluster, documents.endpoints) for cluster in documents.clusters.values())
-        return built, ",".join(map(json.dumps, fixed)), ",".join(map(json.dumps, documents.routes.everybody))
+        routes = {site: ",".join(map(json.dumps, site.routes.everybody)) for site in built.sites}
+        return _Texts(built, ",".join(map(json.dumps, fixed)), routes)
 
-    def _listener(self, listen: str, group: list[Built]) -> str:
+    def _listener(self, listen: str, group: list[Site]) -> str:
         routes = {"name": listen, "ignore_port_in_host_matching": True, "virtual_hosts": _HOSTS}
-        document = json.dumps(snapshot.listener(listen, {"route_config": routes}))
-        hosts = (self._host(host, services) for host, services in snapshot.by_host(group))
+        document = json.dumps(listeners.fixed(listen, shown(group), routes))
+        hosts = (self._host(host, there) for host, there in by_host(group))
         return document.replace(json.dumps(_HOSTS), f"[{','.join(hosts)}]")
 
-    def _host(self, host: str, services: list[Built]) -> str:
-        tenants = [built.tenant for built in services]
+    def _host(self, host: str, there: list[Site]) -> str:
+        tenants = [site.tenant for site in there]
         if not is_plain(tenants):
             return json.dumps(virtual_host(host, tenants))
-        routes = ",".join(self._texts[built.table.service][2] for built in services)
+        routes = ",".join(self._texts[site.service].routes[site] for site in there)
         return f'{{"name": {json.dumps(host)}, "domains": [{json.dumps(host)}], "routes": [{routes}]}}'

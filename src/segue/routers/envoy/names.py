@@ -11,6 +11,10 @@ SAFE = ("safe", "read")
 """Routes for the methods that may be repeated."""
 
 
+REDIRECT = "::redirect"
+"""The name of the routes, no service's, that send users to where TLS is spoken."""
+
+
 class RouteName(NamedTuple):
     """The name of a route as statistics show it. `kind`: whose requests it takes, and what becomes of one that fails.
 
@@ -55,6 +59,10 @@ def parse_tag(tag: str) -> tuple[str, InstanceId]:
     return version, InstanceId(instance)
 
 
+CODE = r"(?P<code>\d+)_(?P<called>[^.]*)"
+"""A regular expression for the tag of an outcome: the HTTP status, and how a gRPC call ended (empty: it is none)."""
+
+
 def statistic(text: str) -> str:
     """How the address `text` appears in the names of statistics."""
     return text.removeprefix("unix:").replace(":", "_")
@@ -68,4 +76,5 @@ def address(text: str) -> Document:
     if not colon or not port.isdigit():
         raise ValueError(f"{text!r} is not an address: host:port or unix:/path is expected")
     host = {"localhost": "127.0.0.1", "": "0.0.0.0"}.get(host, host.strip("[]"))
-    return {"socket_address": {"address": host, "port_value": int(port)}}
+    everybody = {"ipv4_compat": True} if host == "::" else {}
+    return {"socket_address": {"address": host, "port_value": int(port), **everybody}}

@@ -29,7 +29,8 @@ def routes(table: ServiceTable) -> Document | None:
 def listener(listen: str, inline: Document | None = None) -> Document:
     """The listener at `listen`. With `inline` routes it asks nobody for them."""
     asked = {"rds": {"route_config_name": listen, "config_source": ADS}}
-    return http.listener(listen, address(listen), {"route_config": inline} if inline else asked, counted=False)
+    manager = http.manager(listen, {"route_config": inline} if inline else asked, counted=False)
+    return http.listener(listen, address(listen), [{"filters": [manager]}])
 
 
 def _lead(table: ServiceTable, preview: Preview) -> Document:

@@ -65,7 +65,7 @@ def binary() -> Path:
     named = os.environ.get("SEGUE_ENVOY")
     if named:
         if os.access(named, os.X_OK):
-            return Path(named)
+            return Path(named).absolute()
         raise SegueError(f"SEGUE_ENVOY names {named}, which is not a program.", next="unset SEGUE_ENVOY")
     spec = importlib.util.find_spec("envoy")
     for folder in (spec and spec.submodule_search_locations) or ():
@@ -129,6 +129,7 @@ def _last(folder: Path) -> Running | None:
 def launch(folder: Path, config: Path, running: Running, options: tuple[str, ...] = ()) -> Running:
     """Start Envoy with `config`; `running` says everything but who it is. The lock is held."""
     command = [str(binary()), "-c", str(config), "--concurrency", str(running.concurrency), "-l", "warning"]
+    command += ["--file-flush-interval-msec", "1000"]  # of the access log: by default ten seconds
     if running.node:
         command += ["--service-node", running.node]
     if LINUX:
@@ -181,6 +182,7 @@ if child:
     os.write(1, str(child).encode())
     os._exit(0)
 os.setsid()
+os.umask(0o077)
 os.dup2(2, 1)
 limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -191,7 +193,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 def _spawn(command: list[str], log: Path) -> int:
-    """Start `command` in a session of its own, as an orphan; its output is added to `log`.
+    """Start `command` in a session of its own, as an orphan, in the folder of `log`, to which its output is added.
 
     Envoy asks the kernel to end it with its parent (PR_SET_PDEATHSIG, for its hot restart). So its parent must be
     the machine's first process before it begins: neither the control plane's end nor the guardian's may be its own.
@@ -203,6 +205,7 @@ def _spawn(command: list[str], log: Path) -> int:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=output,
+            cwd=log.parent,
             start_new_session=True,
             check=True,
         )

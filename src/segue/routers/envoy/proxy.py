@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from segue.errors import RouterLost, SegueError
-from segue.routers.envoy import bootstrap, process
+from segue.routers.envoy import access_log, bootstrap, process
 from segue.routers.envoy.admin import Admin
 from segue.routers.envoy.process import Running
 from segue.routers.envoy.static import MOST_WORKERS
@@ -39,7 +39,7 @@ class Proxy:
         self._drain = drain
         self._running: Running | None = None
         self._parent: Running | None = None
-        self._supervision: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
 
     @property
     def running(self) -> Running:
@@ -71,10 +71,10 @@ class Proxy:
 
     async def close(self) -> None:
         """Watch over it no longer."""
-        if self._supervision is not None:
-            self._supervision.cancel()
-            await asyncio.gather(self._supervision, return_exceptions=True)
-            self._supervision = None
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+        self._watches = []
 
     async def replace(self) -> None:
         """Start a second Envoy that takes over from the one that runs, without losing a request.
@@ -124,6 +124,15 @@ class Proxy:
                 await self._restart()
             except (SegueError, OSError) as error:  # a full disk, too, may have room again
                 log.error("router_not_started", error=str(error))
+
+    async def tend(self) -> None:
+        """Rotate the access log whenever it is long."""
+        while True:
+            await asyncio.sleep(access_log.EVERY)
+            try:
+                await access_log.rotate(self._folder, self.admin)
+            except (RouterLost, OSError) as error:
+                log.warning("access_log_not_rotated", error=str(error))
 
     async def _restart(self) -> None:
         if self._parent is not None:  # it would keep the one that comes from starting
@@ -187,7 +196,7 @@ class Proxy:
         return sum(count for name, count in active.items() if not name.startswith("http.admin."))
 
     def _watch(self) -> None:
-        self._supervision = asyncio.create_task(self.supervise())
+        self._watches = [asyncio.create_task(work) for work in (self.supervise(), self.tend())]
 
     @asynccontextmanager
     async def _unwatched(self) -> AsyncIterator[None]:

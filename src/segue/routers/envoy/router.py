@@ -18,10 +18,11 @@ from pathlib import Path
 
 import structlog
 
-from segue.core.traffic import InstanceId, Observed, RoutingTable
+from segue.core.traffic import Ends, InstanceId, Observed, RoutingTable
 from segue.errors import Refused, RouterLost, RouterRefused, SegueError
 from segue.routers.envoy import http, process
 from segue.routers.envoy.admin import Statistics
+from segue.routers.envoy.ends import draining, ends, pattern
 from segue.routers.envoy.lasting import LastTable, next_epoch
 from segue.routers.envoy.names import address, cluster_name, statistic
 from segue.routers.envoy.proxy import Proxy
@@ -100,7 +101,7 @@ class EnvoyRouter:
                 await self._restore()
                 raise
             self._snapshot, self._table = target, table
-            self._last.write(self._builder.by_listener())
+            self._last.write(self._builder.services)
 
     async def settled(self) -> None:
         """The barrier: return when every worker is past the last confirmed table. Raises RouterLost."""
@@ -122,14 +123,18 @@ class EnvoyRouter:
         """What Envoy sees of a service's instances; requests that wait for a connection are in flight, too."""
         if service not in self.table.services:
             return {}
+        backends = self.table.services[service].backends
+        leaving = draining(service, backends)
+        ended = ends((await self.stats(pattern(leaving), only="Counters", used=True)).values) if leaving else {}
         values = (await self.stats(rf"^cluster\.{re.escape(service)}@.*\.endpoint\.", only="Gauges")).values
         observed = {}
-        for backend in self.table.services[service].backends:
+        for backend in backends:
             cluster = statistic(cluster_name(service, backend.revision))
             for endpoint in backend.endpoints:
                 name = f"cluster.{cluster}.endpoint.{statistic(endpoint.address)}"
                 active = values.get(f"{name}.rq_active", 0) + values.get(f"{name}.rq_pending_active", 0)
-                observed[endpoint.instance] = Observed(bool(values.get(f"{name}.healthy")), active)
+                so_far = ended.get(endpoint.instance, Ends())
+                observed[endpoint.instance] = Observed(bool(values.get(f"{name}.healthy")), active, so_far)
         return observed
 
     async def refuse_taken(self, listen: str) -> None:
@@ -186,11 +191,12 @@ class EnvoyRouter:
         server, wanted = self._server, target.resources
         added = target.listeners - self._snapshot.listeners
         created = await self._created(len(added - await self._listening())) if added else None
-        server.put(Kind.LISTENER, wanted[Kind.LISTENER])
+        server.put(Kind.SECRET, wanted[Kind.SECRET])
+        changed = server.put(Kind.LISTENER, wanted[Kind.LISTENER])
         server.put(Kind.ROUTES, wanted[Kind.ROUTES])
         await self._confirmed(*Kind)
-        if created is not None:
-            await self._soon(lambda state: created(state) and _warm(state))
+        if changed:
+            await self._soon(lambda state: (created is None or created(state)) and _warm(state))
 
     async def _take_away(self, target: Snapshot) -> None:
         server, wanted = self._server, target.resources
@@ -199,7 +205,7 @@ class EnvoyRouter:
             server.keep_only(kind, wanted[kind])
             server.prune(kind)
             await self._confirmed(kind)
-        for kind in (Kind.ENDPOINTS, Kind.ROUTES):
+        for kind in (Kind.ENDPOINTS, Kind.SECRET, Kind.ROUTES):
             server.keep_only(kind, wanted[kind])
 
     async def _restore(self) -> None:
@@ -210,7 +216,7 @@ class EnvoyRouter:
         server.forget_refusals()
         for kind in Kind:
             server.put(kind, wanted[kind])
-        for kind in (Kind.ENDPOINTS, Kind.LISTENER, Kind.ROUTES):  # what was refused is not waited for
+        for kind in (Kind.ENDPOINTS, Kind.SECRET, Kind.LISTENER, Kind.ROUTES):  # what was refused is not waited for
             server.keep_only(kind, wanted[kind])
         try:
             await self._confirmed(*Kind)

@@ -18,11 +18,12 @@ from itertools import accumulate
 from segue.core.release import NOTHING
 from segue.core.traffic import Backend, Route, ServiceTable
 from segue.routers.envoy import sticky
-from segue.routers.envoy.http import TYPE, Document, duration
+from segue.routers.envoy.access_log import written
+from segue.routers.envoy.http import BUFFER, TYPE, Document, duration
 from segue.routers.envoy.names import SAFE, RouteName, cluster_name, target_name
 
 MILLION = 1_000_000
-BODY_BUFFER = 64 * 1024 * 1024
+BODY_BUFFER = 4 * 1024 * 1024
 """Bytes of a request's body that are kept for a replay."""
 
 NEVER_REACHED = "connect-failure,refused-stream,reset-before-request"
@@ -56,6 +57,39 @@ class _Part:
 
 def routes(table: ServiceTable) -> Routes:
     """The routes that divide the requests among the versions."""
+    found = _divided(table)
+    choices = tuple(Choice(choice.predicate, _told(table, choice.routes)) for choice in found.choices)
+    return Routes(_told(table, found.everybody), choices)
+
+
+def _told(table: ServiceTable, found: list[Document]) -> list[Document]:
+    """`found` with what the service's route says of all of them."""
+    bounded = _bounded(table, found) if table.route.max_body else found
+    return [written(route, table.route.access_log) for route in bounded]
+
+
+def _bounded(table: ServiceTable, found: Sequence[Document]) -> list[Document]:
+    """`found` for bodies up to the bound: a longer one is refused by its length, or, untold, when it is reached."""
+    bound = table.route.max_body
+    too_long = {"name": "content-length", "range_match": {"start": str(bound + 1), "end": str(2**63 - 1)}}
+    refused = {
+        "name": str(RouteName(table.service, "", "none")),
+        "match": {**path_match(table.route), "headers": [too_long]},
+        "direct_response": {"status": 413, "body": {"inline_string": f"A body has at most {bound} bytes here.\n"}},
+    }
+    told = [_also_with(route, {"name": "content-length", "present_match": True}) for route in found]
+    calls = [{**route, "match": {**route["match"], "grpc": {}}} for route in found]  # they are streams
+    bounded = {BUFFER: {"@type": _PER_ROUTE, "buffer": {"max_request_bytes": min(bound, 2**32 - 1)}}}
+    return [refused, *told, *calls, *(route | {"typed_per_filter_config": bounded} for route in found)]
+
+
+def _also_with(route: Document, header: Document) -> Document:
+    """`route` for those of its requests that have `header`."""
+    match = route["match"]
+    return {**route, "match": {**match, "headers": [*match.get("headers", ()), header]}}
+
+
+def _divided(table: ServiceTable) -> Routes:
     parts = _parts(table)
     if not parts:
         return Routes([_nobody(table)])
@@ -123,6 +157,7 @@ def _route(table: ServiceTable, backend: Backend, kind: str, match: Document, po
         "route": {
             "cluster": _destination(table, backend),
             "timeout": duration(table.route.timeout),
+            "idle_timeout": duration(table.route.idle),
             **policy,
         },
     }
@@ -176,6 +211,7 @@ def _extension(name: str, config: Document) -> Document:
     return {"name": f"envoy.{name}", "typed_config": config}
 
 
+_PER_ROUTE = TYPE + "envoy.extensions.filters.http.buffer.v3.BufferPerRoute"
 _PREVIOUS_HOSTS: Document = {"@type": TYPE + "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"}
 _PREVIOUS_PRIORITIES: Document = {
     "@type": TYPE + "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from itertools import groupby, zip_longest
+from itertools import zip_longest
 from typing import Any
 
 # Messages that only appear packed in others must be imported to be known.
@@ -14,28 +14,40 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.access_loggers.file.v3 import file_pb2 as _file
 from envoy.extensions.access_loggers.stats.v3 import stats_pb2 as _stats
 from envoy.extensions.clusters.aggregate.v3 import cluster_pb2 as _aggregate
+from envoy.extensions.filters.http.buffer.v3 import buffer_pb2 as _buffer
+from envoy.extensions.filters.http.header_to_metadata.v3 import header_to_metadata_pb2 as _metadata
+from envoy.extensions.filters.http.lua.v3 import lua_pb2 as _lua
 from envoy.extensions.filters.http.router.v3 import router_pb2 as _router
+from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2 as _inspector
 from envoy.extensions.filters.network.direct_response.v3 import config_pb2 as _direct_response
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as _hcm
+from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2 as _mutation
 from envoy.extensions.matching.input_matchers.consistent_hashing.v3 import consistent_hashing_pb2 as _hashing
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2 as _hosts
 from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2 as _priorities
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2 as _tls
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2 as _options
 from envoy.type.matcher.v3 import http_inputs_pb2 as _inputs
 from google.protobuf import any_pb2, json_format
 
-from segue.core.traffic import RoutingTable, ServiceTable
+from segue.core.traffic import Certificate, RoutingTable, ServiceTable
 from segue.errors import RouterRefused
 from segue.routers.envoy import config, http, preview
 from segue.routers.envoy.config import ServiceDocuments
-from segue.routers.envoy.hosts import Tenant, is_plain, virtual_host
+from segue.routers.envoy.hosts import is_plain, virtual_host
 from segue.routers.envoy.http import Document
-from segue.routers.envoy.names import address
+from segue.routers.envoy.listeners import listener, secret, secret_name
 from segue.routers.envoy.routes import Routes
+from segue.routers.envoy.sites import Site, by_host, shown, sites
 
-KNOWN = (_aggregate, _direct_response, _hashing, _hcm, _hosts, _inputs, _options, _priorities, _router, _stats)
+KNOWN = (
+    *(_aggregate, _buffer, _direct_response, _hashing, _hcm, _hosts, _inputs, _inspector, _options, _priorities),
+    *(_file, _lua, _metadata, _mutation, _router, _stats, _tls),
+)
 
 Packed = any_pb2.Any
 
@@ -45,6 +57,7 @@ class Kind(Enum):
 
     CLUSTER = cluster_pb2.Cluster
     ENDPOINTS = endpoint_pb2.ClusterLoadAssignment
+    SECRET = secret_pb2.Secret
     LISTENER = listener_pb2.Listener
     ROUTES = route_pb2.RouteConfiguration
 
@@ -85,13 +98,8 @@ class Built:
     documents: ServiceDocuments
     clusters: Mapping[str, Packed]
     endpoints: Mapping[str, Packed]
-    routes: tuple[Any, ...]
+    sites: tuple[Site, ...]
     preview: Packed | None
-
-    @property
-    def tenant(self) -> Tenant:
-        """The service as one of its hosts' services."""
-        return Tenant(self.table.route, self.documents.routes)
 
 
 def built(table: ServiceTable, before: Built | None) -> Built:
@@ -106,19 +114,25 @@ def built(table: ServiceTable, before: Built | None) -> Built:
     if before is None:
         before = Built(table, ServiceDocuments({}, {}, Routes([])), {}, {}, (), None)
     old = before.documents
-    shown = before.preview
+    seen = before.preview
     if made.preview != old.preview:
-        shown = None if made.preview is None else Kind.ROUTES.pack(made.preview)
+        seen = None if made.preview is None else Kind.ROUTES.pack(made.preview)
     return Built(
         table,
         made,
         _packed(Kind.CLUSTER, made.clusters, old.clusters, before.clusters),
         _packed(Kind.ENDPOINTS, made.endpoints, old.endpoints, before.endpoints),
-        before.routes
-        if made.routes == old.routes
-        else tuple(_parsed(made.routes.everybody, old.routes.everybody, before.routes)),
-        shown,
+        tuple(_site(site, before.sites[n : n + 1]) for n, site in enumerate(sites(table, made.routes))),
+        seen,
     )
+
+
+def _site(site: Site, before: Sequence[Site]) -> Site:
+    """`site` with its messages; those that are as they were `before` are taken from there."""
+    old = before[0] if before else Site(site.service, site.route, Routes([]))
+    if site.routes == old.routes:
+        return replace(site, messages=old.messages)
+    return replace(site, messages=tuple(_parsed(site.routes.everybody, old.routes.everybody, old.messages)))
 
 
 def _packed(
@@ -148,10 +162,10 @@ def _parsed(documents: Sequence[Document], old: Sequence[Document], messages: Se
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The routes of one listener: of which services, by host, and whole."""
+    """The routes of one listener: of which sites, by host, and whole."""
 
-    services: list[Built]
-    hosts: Mapping[str, tuple[list[Built], bytes]]
+    sites: list[Site]
+    hosts: Mapping[str, tuple[list[Site], bytes]]
     packed: Packed
 
 
@@ -160,35 +174,41 @@ class Builder:
 
     def __init__(self) -> None:
         self._services: dict[str, Built] = {}
-        self._listeners: dict[str, Packed] = {}
+        self._listeners: dict[tuple[str, tuple[str, ...]], Packed] = {}
+        self._shown: dict[tuple[str, str], tuple[Certificate, Packed]] = {}
         self._previews: dict[str, Packed] = {}
         self._routes: dict[str, Configuration] = {}
 
     def build(self, table: RoutingTable) -> Snapshot:
         """The snapshot for `table`. Raises RouterRefused if two services claim the same place."""
         self._services = {name: self._built(service) for name, service in table.services.items()}
-        groups = self.by_listener()
+        groups = by_listener(self._services.values())
         previews = by_preview(self._services.values(), groups)
         clusters: dict[str, Packed] = {}
         endpoints: dict[str, Packed] = {}
         for each in self._services.values():
             clusters.update(each.clusters)
             endpoints.update(each.endpoints)
-        listeners = {listen: self._listener(listen) for listen in groups}
+        certificates = {listen: shown(group) for listen, group in groups.items()}
+        listeners = {listen: self._listener(listen, tuple(names)) for listen, names in certificates.items()}
         routes = {listen: self._configuration(listen, group) for listen, group in groups.items()}
-        for listen, shown in previews.items():
+        for listen, packed in previews.items():
             listeners[listen] = self._preview(listen)
-            routes[listen] = shown
+            routes[listen] = packed
         return Snapshot(
-            {Kind.CLUSTER: clusters, Kind.ENDPOINTS: endpoints, Kind.LISTENER: listeners, Kind.ROUTES: routes}
+            {
+                Kind.CLUSTER: clusters,
+                Kind.ENDPOINTS: endpoints,
+                Kind.SECRET: dict(self._secrets(certificates)),
+                Kind.LISTENER: listeners,
+                Kind.ROUTES: routes,
+            }
         )
 
-    def by_listener(self) -> dict[str, list[Built]]:
-        """What was built last, by the address it is reached at."""
-        groups: dict[str, list[Built]] = defaultdict(list)
-        for each in self._services.values():
-            groups[each.table.route.listen].append(each)
-        return groups
+    @property
+    def services(self) -> list[Built]:
+        """What was built last."""
+        return list(self._services.values())
 
     def _built(self, table: ServiceTable) -> Built:
         before = self._services.get(table.service)
@@ -196,36 +216,46 @@ class Builder:
             return before
         return built(table, before)
 
-    def _listener(self, listen: str) -> Packed:
-        if listen not in self._listeners:
-            self._listeners[listen] = Kind.LISTENER.pack(listener(listen, {"rds": _rds(listen)}))
-        return self._listeners[listen]
+    def _listener(self, listen: str, names: tuple[str, ...]) -> Packed:
+        if (listen, names) not in self._listeners:
+            self._listeners[listen, names] = Kind.LISTENER.pack(listener(listen, names))
+        return self._listeners[listen, names]
+
+    def _secrets(self, certificates: Mapping[str, Mapping[str, Certificate]]) -> Iterator[tuple[str, Packed]]:
+        """The certificates that users are shown, by their names."""
+        for listen, names in certificates.items():
+            for name, certificate in names.items():
+                known = self._shown.get((listen, name))
+                if known is None or known[0] != certificate:
+                    known = certificate, Kind.SECRET.pack(secret(listen, name, certificate))
+                    self._shown[listen, name] = known
+                yield secret_name(listen, name), known[1]
 
     def _preview(self, listen: str) -> Packed:
         if listen not in self._previews:
             self._previews[listen] = Kind.LISTENER.pack(preview.listener(listen))
         return self._previews[listen]
 
-    def _configuration(self, listen: str, group: list[Built]) -> Packed:
+    def _configuration(self, listen: str, group: list[Site]) -> Packed:
         before = self._routes.get(listen, Configuration([], {}, Packed()))
-        if _same(before.services, group):
+        if _same(before.sites, group):
             return before.packed
         hosts = {}
-        for host, services in by_host(group):
+        for host, there in by_host(group):
             known = before.hosts.get(host)
-            hosts[host] = known if known and _same(known[0], services) else (services, _written(host, services))
+            hosts[host] = known if known and _same(known[0], there) else (there, _written(host, there))
         message = route_pb2.RouteConfiguration(name=listen, ignore_port_in_host_matching=True)
         value = message.SerializeToString() + b"".join(written for _, written in hosts.values())
         self._routes[listen] = Configuration(group, hosts, Packed(type_url=Kind.ROUTES.url, value=value))
         return self._routes[listen].packed
 
 
-def _written(host: str, services: list[Built]) -> bytes:
+def _written(host: str, there: list[Site]) -> bytes:
     """A virtual host as bytes of a configuration: what is written one after the other is read as one message."""
-    tenants = [each.tenant for each in services]
+    tenants = [site.tenant for site in there]
     message = route_pb2.RouteConfiguration()
     if is_plain(tenants):
-        routes = [route for each in services for route in each.routes]
+        routes = [route for site in there for route in site.messages]
         message.virtual_hosts.add(name=host, domains=[host], routes=routes)
     else:
         json_format.ParseDict(virtual_host(host, tenants), message.virtual_hosts.add())
@@ -233,19 +263,13 @@ def _written(host: str, services: list[Built]) -> bytes:
     return written
 
 
-def listener(listen: str, routes: Document) -> Document:
-    """The listener at `listen`."""
-    return http.listener(listen, address(listen), routes)
-
-
-def by_host(group: list[Built]) -> list[tuple[str, list[Built]]]:
-    """The services of one listener by the host they answer to, the longest path first. Raises RouterRefused."""
-    claims = sorted((host, -len(b.table.route.path), b.table.service) for b in group for host in b.table.route.hosts)
-    services = {b.table.service: b for b in group}
-    hosts = [(host, [services[name] for *_, name in claim]) for host, claim in groupby(claims, lambda c: c[0])]
-    for host, claimants in hosts:
-        _refuse_same_path(host, claimants)
-    return hosts
+def by_listener(services: Iterable[Built]) -> dict[str, list[Site]]:
+    """The sites of these services by their address."""
+    groups: dict[str, list[Site]] = defaultdict(list)
+    for each in services:
+        for site in each.sites:
+            groups[site.route.listen].append(site)
+    return groups
 
 
 def by_preview(services: Iterable[Built], listeners: Container[str]) -> dict[str, Packed]:
@@ -264,25 +288,9 @@ def by_preview(services: Iterable[Built], listeners: Container[str]) -> dict[str
     return found
 
 
-def _refuse_same_path(host: str, services: list[Built]) -> None:
-    claimed: dict[str, str] = {}
-    for each in services:
-        route, service = each.table.route, each.table.service
-        first = claimed.setdefault(route.path.rstrip("/"), service)
-        if first != service:
-            raise RouterRefused(
-                f"{first} and {service} are both to answer at {route.listen}, host {host}, path {route.path}",
-                next="give one of them another route in its manifest",
-            )
-
-
-def _rds(listen: str) -> Document:
-    return {"route_config_name": listen, "config_source": http.ADS}
-
-
-def _same(some: list[Built], others: list[Built]) -> bool:
+def _same(some: list[Site], others: list[Site]) -> bool:
     """Whether these have the same routes at the same places."""
     return len(some) == len(others) and all(
-        one is other or (one.routes is other.routes and one.table.route == other.table.route)
+        one is other or (one.messages is other.messages and one.route == other.route)
         for one, other in zip(some, others, strict=True)
     )

@@ -46,8 +46,8 @@ def drawn(limit: Fraction) -> Document:
 
 def remember(service: str, route: Route) -> Document:
     """What tells the user's browser the identity that was drawn."""
-    # `Secure` belongs here as soon as a route can have TLS.
     attributes = f"Path={route.path.rstrip('/') or '/'}; Max-Age={DAY}; HttpOnly; SameSite=Lax"
+    attributes += "; Secure" if route.tls else ""
     cookie = {"key": "set-cookie", "value": f"{cookie_name(service)}=%REQ(x-request-id)%; {attributes}"}
     return {"response_headers_to_add": [{"header": cookie}]}
 

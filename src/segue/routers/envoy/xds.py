@@ -6,12 +6,14 @@ Envoy is to have, and talks. Rules of this file:
 * Envoy does not ask for the endpoints of a cluster that changes and waits for them: they are told again.
 * A version is ``<epoch>.<number>``; the epoch is the control plane's, so no version is ever used twice.
 * What an Envoy says it holds and we do not know (we are new) stays until `prune`.
+* Nobody is told that there is nothing of a kind before that is known: an Envoy that takes over from another one has
+  it close its listeners as soon as it has all of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,12 +57,12 @@ class Told:
 class Stream:
     """One Envoy's side of the conversation."""
 
-    def __init__(self, epoch: int, held: Held) -> None:
+    def __init__(self, epoch: int, held: Held, known: Collection[Kind] = tuple(Kind)) -> None:
         self.node = ""
         self.refusal: str | None = None
         self.wake = asyncio.Event()
         self._epoch = epoch
-        self._held = held
+        self._held, self._known = held, known
         self._told = {kind: Told() for kind in Kind}
         self._pending: dict[str, tuple[Kind, dict[str, int], list[str]]] = {}
         self._nonce = 0
@@ -115,7 +117,7 @@ class Stream:
     def responses(self) -> Iterator[Any]:
         """Everything that Envoy is to be told now, in order."""
         for kind, told in self._told.items():
-            if told.asked:
+            if told.asked and kind in self._known:
                 wanted = self._wanted(kind)
                 changed = [name for name, held in wanted.items() if told.sent.get(name) != held.number]
                 removed = [name for name in told.sent if name not in self._held[kind]]
@@ -171,6 +173,7 @@ class ConfigServer:
     def __init__(self) -> None:
         self.epoch = 0
         self._held: Held = {kind: {} for kind in Kind}
+        self._known: set[Kind] = set()
         self._number = 0
         self._streams: list[Stream] = []
         self._news = asyncio.Event()
@@ -213,6 +216,8 @@ class ConfigServer:
             held.update({name: Resource(self._number, resources[name]) for name in changed})
             if kind is Kind.CLUSTER:
                 self._tell_again(Kind.ENDPOINTS, changed)
+        if changed or kind not in self._known:
+            self._known.add(kind)
             self._wake()
         return bool(changed)
 
@@ -267,7 +272,7 @@ class ConfigServer:
             raise RouterLost(f"{what} within {timeout:g} s.") from None
 
     async def _converse(self, requests: AsyncIterator[Any], context: Any) -> None:
-        stream = Stream(self.epoch, self._held)
+        stream = Stream(self.epoch, self._held, self._known)
         self._streams.append(stream)
         telling = asyncio.create_task(self._tell(stream, context))
         try:
