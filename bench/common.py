@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -94,3 +95,12 @@ def shop() -> Iterator[Shop]:
     finally:
         kill(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page. `flaws`: the targets that were missed, and measurements that were blind."""
+
+    title: str
+    text: str
+    flaws: list[str]

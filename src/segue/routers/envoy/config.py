@@ -17,6 +17,9 @@ from segue.routers.envoy.http import ADS, TYPE, Document, upstream
 from segue.routers.envoy.names import address, attempt_tag, cluster_name, target_name
 from segue.routers.envoy.routes import MILLION, Routes, routes
 
+BUFFERED = 256 * 1024
+"""Bytes of an answer that are read from an instance before its user has read them; Envoy's own 1 MiB is memory."""
+
 HEALTH = {Traffic.READY: "HEALTHY", Traffic.UNREADY: "UNHEALTHY", Traffic.DRAINING: "DRAINING"}
 
 
@@ -48,6 +51,7 @@ def _cluster(name: str, protocol: Protocol) -> Document:
         "type": "EDS",
         "eds_cluster_config": {"eds_config": ADS},
         "connect_timeout": "1s",
+        "per_connection_buffer_limit_bytes": BUFFERED,
         "circuit_breakers": _breakers(),
         "common_lb_config": _NEVER_PANIC,
         "track_cluster_stats": {"per_endpoint_stats": True},

@@ -34,7 +34,7 @@ def upstream(protocol: Protocol) -> Document:
         _OPTIONS: {
             "@type": TYPE + _OPTIONS,
             "explicit_http_config": spoken,
-            "common_http_protocol_options": {"idle_timeout": "1s"},
+            "common_http_protocol_options": {"idle_timeout": "0.5s"},
         }
     }
 

@@ -32,6 +32,9 @@ from segue.errors import SegueError
 LINUX = sys.platform == "linux"
 LONGEST_SOCKET_PATH = 107 if LINUX else 103
 _RECORD, _LOCK, LOG = "envoy.json", "envoy.lock", "envoy.log"
+_RESTARTS = "hot"
+"""How the sockets begin by which an Envoy takes over from another one."""
+_LONGEST_NAME = f"{_RESTARTS}_udp_parent_{2**64}"
 _POLL = 0.1
 """Seconds between two looks where a process cannot be waited for."""
 
@@ -80,7 +83,7 @@ def binary() -> Path:
 
 def sockets(folder: Path) -> Path:
     """The folder for Unix sockets that belong to `folder`: itself, unless its name is too long for the kernel."""
-    if len(os.fsencode(folder / "admin-999999.sock")) <= LONGEST_SOCKET_PATH:
+    if len(os.fsencode(folder / _LONGEST_NAME)) <= LONGEST_SOCKET_PATH:
         return folder
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     short = Path(tempfile.gettempdir()) / f"segue-{os.geteuid()}-{name}"
@@ -134,6 +137,8 @@ def launch(folder: Path, config: Path, running: Running, options: tuple[str, ...
         command += ["--service-node", running.node]
     if LINUX:
         command += ["--base-id", str(base_id(folder)), "--restart-epoch", str(running.epoch)]
+        # By default these sockets are abstract: every user of the machine could tell Envoy to end, or take its ports.
+        command += ["--socket-path", str(sockets(folder) / _RESTARTS), "--socket-mode", "600"]
     if not running.epoch:
         _clear(folder)
     Path(running.admin).unlink(missing_ok=True)

@@ -1,0 +1,236 @@
+"""What each thing that Segue's Envoy does costs, beside an Envoy with a static configuration in the same run.
+
+Every row is a table that Segue's router was given, in an Envoy of its own, and all of them have the same instances:
+Envoys that answer at once, so that the one before them is what is measured. Rows are loaded in turn, each beside
+its base, and compared with that. `bare` has the least that proxies. `careful` has what Envoy's own page of best
+practices for an edge asks for, a retry policy, and an access log: what one writes who needs no Segue. Then the
+instructions of the same configurations are counted, and what of them each part takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import statistics
+import subprocess
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import common
+import instructions
+from common import Section
+from envoys import WORKERS, Document, Use, bare, careful, instance, listening, loaded, running, with_tls
+from features_tables import Feature, Places, every_feature
+from instructions import Counted
+
+from segue.core.traffic import Certificate, RoutingTable
+from segue.routers.envoy import static
+from segue.routers.envoy.router import EnvoyRouter
+from segue.testing import certificates
+from segue.testing.site import free_port
+
+PAIRS = 15
+"""Of one second each: what else runs on the cores then disturbs both sides of most pairs alike."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """An Envoy that can be loaded."""
+
+    url: str
+    pid: int
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What was measured of one row: it and its base in turn."""
+
+    name: str
+    target: float | None
+    runs: Sequence[tuple[Use, Use]]
+
+    @property
+    def ratios(self) -> list[float]:
+        """Requests a second ÷ those of the base."""
+        return [ours.rate / base.rate for ours, base in self.runs]
+
+    @property
+    def ratio(self) -> float:
+        """The median of them."""
+        return statistics.median(self.ratios)
+
+    @property
+    def flaws(self) -> list[str]:
+        """The target that was missed, if it was."""
+        missed = self.target is not None and self.ratio < self.target
+        return [f"{self.name}: {self.ratio:.3f} of the base's requests a second"] if missed else []
+
+    def cells(self) -> tuple[object, ...]:
+        """The row of the table."""
+        cpu = statistics.median(ours.cpu for ours, _ in self.runs)
+        dearer = statistics.median(ours.cpu / base.cpu for ours, base in self.runs)
+        more = statistics.median(ours.cpu - base.cpu for ours, base in self.runs)
+        first, _, third = statistics.quantiles(self.ratios, n=4)
+        shown = (
+            f"{self.ratio:.3f} ×",
+            f"{first:.2f}–{third:.2f}",
+            f"{cpu:.0f} µs",
+            f"{dearer:.2f} ×",
+            f"{more:+.0f} µs",
+        )
+        verdict = "" if self.target is None else "MISSED" if self.flaws else f"met (≥ {self.target})"
+        return self.name, *shown, verdict
+
+
+def features() -> Section:
+    """All rows."""
+    common.progress("what each feature costs …")
+    with tempfile.TemporaryDirectory(prefix="sg-") as name, _instances() as places:
+        folder = Path(name)
+        cert, key = certificates.write(folder, "shop", ["127.0.0.1"])
+        certificate = Certificate(cert.read_text(), key.read_text())
+        rows = asyncio.run(_measured(folder, places, certificate))
+        lacking = instructions.missing()
+        counted = [] if lacking else list(_counted(folder, places, certificate))
+    text = _text(rows) + (COUNTED.format(table=_shares(counted)) if counted else f"\nNot counted: {lacking}.\n")
+    return Section("What each feature costs", text, [flaw for row in rows for flaw in row.flaws])
+
+
+@contextmanager
+def _instances() -> Iterator[Places]:
+    ports = free_port(), free_port()
+    started = []
+    try:
+        for port in ports:
+            started.append(subprocess.Popen(["sh", "-c", f"exec {instance().replace('{port}', str(port))}"]))
+        for process, port in zip(started, ports, strict=True):
+            listening(process.pid, {port})
+        yield [f"127.0.0.1:{port}" for port in ports]
+    finally:
+        for process in started:
+            process.terminate()
+            process.wait(20)
+
+
+async def _measured(folder: Path, places: Places, certificate: Certificate) -> list[Pairs]:
+    bounds = {feature.name: feature.target for feature in every_feature(certificate)}
+    runs: dict[str, list[tuple[Use, Use]]] = defaultdict(list)
+    async with AsyncExitStack() as stack:
+        rows = await _rows(stack, folder, places, certificate)
+        for round_ in range(PAIRS + 1):
+            for name, (target, base) in rows.items():
+                order = (target, base) if round_ % 2 else (base, target)
+                used = {one.pid: await asyncio.to_thread(loaded, one.url, one.pid, *one.options) for one in order}
+                if round_:  # the first is to get warm
+                    runs[name].append((used[target.pid], used[base.pid]))
+    return [Pairs(name, bounds.get(name), pairs) for name, pairs in runs.items()]
+
+
+async def _rows(
+    stack: AsyncExitStack, folder: Path, places: Places, certificate: Certificate
+) -> dict[str, tuple[Target, Target]]:
+    """Everything that is loaded, each with its base."""
+
+    def fixed(name: str, make: Callable[[int], Document], scheme: str = "http") -> Target:
+        port = free_port()
+        pid = stack.enter_context(running(folder, name, make(port), [port]))
+        return Target(f"{scheme}://127.0.0.1:{port}/", pid)
+
+    base = fixed("bare", lambda port: bare(port, places))
+    secure = fixed("secure", lambda port: with_tls(bare(port, places), certificate), "https")
+    rows = {"bare, once more": (fixed("again", lambda port: bare(port, places)), base)}
+    rows["careful, static"] = fixed("careful", lambda port: careful(port, places)), base
+    for number, feature in enumerate(every_feature(certificate)):
+        target = await _routed(stack, folder / str(number), feature, places)
+        rows[feature.name] = target, secure if feature.tls else base
+    return rows
+
+
+async def _routed(stack: AsyncExitStack, folder: Path, feature: Feature, places: Places) -> Target:
+    """An Envoy that Segue's router has given the feature's table."""
+    router = EnvoyRouter(folder, concurrency=WORKERS, drain=1)
+    await router.start()
+    stack.push_async_callback(router.shutdown)
+    port = free_port()
+    table = feature.make(f"127.0.0.1:{port}", places)
+    await router.apply(RoutingTable({table.service: table}))
+    scheme = "https" if feature.tls else "http"
+    options = [part for field in feature.fields for part in ("-H", field)]
+    return Target(f"{scheme}://127.0.0.1:{port}/", router.pid, tuple(options))
+
+
+def _counted(folder: Path, places: Places, certificate: Certificate) -> Iterator[Counted]:
+    """The instructions of the bases, of each feature, and of the steady configuration without its parts."""
+    port = free_port()
+    yield instructions.count(folder, "bare, static", bare(port, places), port)
+    yield instructions.count(folder, "careful, static", careful(port, places), port)
+    secure = with_tls(bare(port, places), certificate)
+    yield instructions.count(folder, "bare with TLS, static", secure, port, tls=True)
+    whole: Document = {}
+    for number, feature in enumerate(every_feature(certificate)):
+        document = asyncio.run(_document(folder / f"counted-{number}", feature, places, port))
+        yield instructions.count(folder, feature.name, document, port, feature.fields, feature.tls)
+        whole = whole or document
+    for name, cut in instructions.PARTS.items():
+        cut(document := copy.deepcopy(whole))
+        yield instructions.count(folder, f"  steady without {name}", document, port)
+
+
+async def _document(folder: Path, feature: Feature, places: Places, port: int) -> Document:
+    """The feature's table as a configuration that needs nobody."""
+    router = EnvoyRouter(folder, concurrency=1, drain=1)
+    await router.start()
+    try:
+        table = feature.make(f"127.0.0.1:{port}", places)
+        await router.apply(RoutingTable({table.service: table}))
+        await router.settled()
+    finally:
+        await router.shutdown()
+    document: Document = json.loads((folder / static.CONFIG).read_text())
+    return document
+
+
+def _shares(counted: Sequence[Counted]) -> str:
+    base = counted[0].instructions
+    rows = [(c.name, f"{c.instructions:,.0f}", f"{c.instructions / base:.3f} ×") for c in counted]
+    return common.table(("what", "instructions for one request", "÷ bare"), rows)
+
+
+def _text(rows: Sequence[Pairs]) -> str:
+    head = (
+        "what",
+        "requests a second ÷ base",
+        "middle half of the pairs",
+        "CPU of Envoy for one",
+        "÷ base",
+        "more",
+        "",
+    )
+    return TEXT.format(
+        pairs=PAIRS,
+        table=common.table(head, (row.cells() for row in rows)),
+    )
+
+
+TEXT = """\
+wrk with 64 connections, {pairs} pairs of a second each, medians; the base is a bare Envoy that runs beside it.
+Target: at least 0.95 of its requests a second while one version serves.
+
+{table}
+
+Clients, instances and Envoy share the cores. "bare, once more" is an Envoy like the base: what it is off 1 by is
+noise.
+"""
+
+COUNTED = """
+Instructions of Envoy itself for one request, counted under valgrind (`bench/instructions.py`): what the kernel does,
+about a quarter of the time, is not in them.
+
+{table}
+"""
