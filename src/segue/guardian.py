@@ -33,6 +33,7 @@ _FIRST_PAUSE = 0.2
 
 def main() -> int:
     """Guard the control plane of ``$SEGUE_HOME``; returns its last exit status."""
+    os.umask(0o077)  # who may read a file may lock it
     home = Path(os.environ["SEGUE_HOME"])
     held = hold(home / PID_FILE)
     if held is None:

@@ -44,10 +44,10 @@ def socket_path(home: str | os.PathLike[str]) -> str:
         return path
     import hashlib
 
-    owner = _owner(home)
-    base = "/run" if owner == 0 and sys.platform == "linux" else "/tmp"  # not $TMPDIR: it differs between shells
+    whose = owner(home)
+    base = "/run" if whose == 0 and sys.platform == "linux" else "/tmp"  # not $TMPDIR: it differs between shells
     name = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:16]
-    return os.path.join(base, f"segue-{owner}", f"{name}.sock")
+    return os.path.join(base, f"segue-{whose}", f"{name}.sock")
 
 
 def own_socket_folder(home: str | os.PathLike[str]) -> str:
@@ -69,9 +69,17 @@ def trusted(home: str | os.PathLike[str]) -> bool:
     if folder == os.fspath(home):
         return True
     try:
-        return os.lstat(folder).st_uid == _owner(home)
+        return os.lstat(folder).st_uid == owner(home)
     except FileNotFoundError:
         return True
+
+
+def owner(home: str | os.PathLike[str]) -> int:
+    """Whose `home` is, or would be."""
+    try:
+        return os.stat(home).st_uid
+    except OSError:
+        return os.geteuid()
 
 
 def has_state(home: str | os.PathLike[str]) -> bool:
@@ -87,10 +95,3 @@ def _is_own(folder: str) -> bool:
         return os.stat(folder).st_uid == os.geteuid()
     except OSError:
         return False
-
-
-def _owner(home: str | os.PathLike[str]) -> int:
-    try:
-        return os.stat(home).st_uid
-    except OSError:
-        return os.geteuid()

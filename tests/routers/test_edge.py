@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import stat
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
+from segue.certificate import read
+from segue.core.traffic import Tls
 from segue.evidence.envoy import EnvoyEvidence
-from segue.routers.envoy import http, process
+from segue.routers.envoy import http, listeners, process
 from segue.routers.envoy.router import EnvoyRouter
+from segue.testing import certificates
 
 from .world import V1, World, ask, service, table, until, version
 
@@ -290,6 +294,23 @@ async def test_a_user_who_does_not_come_to_the_end_of_the_head_is_not_waited_for
     patient.says(b"b")
     assert await patient.status() == 200
     patient.writer.close()
+
+
+async def test_a_user_who_does_not_come_to_an_agreement_on_tls_is_not_waited_for(
+    router: EnvoyRouter, echo: Echo, listen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listeners, "HANDSHAKE", "0.3s")
+    cert, key = certificates.write(tmp_path, "cert", ["a.example"])
+    made = service(listen, version(V1, 1, echo.address), tls=Tls(str(cert), str(key)))
+    await router.apply(table(replace(made, certificate=read(cert, key).certificate)))
+    said = ssl.MemoryBIO()
+    hello = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), said, server_hostname="a.example")
+    with pytest.raises(ssl.SSLWantReadError):
+        hello.do_handshake()
+    user = await User.comes(listen)
+    user.says(said.read())
+    assert await user.reader.read(1), "no part of a handshake"
+    await user.ends()
 
 
 async def test_a_connection_at_rest_ends_and_one_that_waits_for_an_answer_does_not(

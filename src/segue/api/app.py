@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from segue import __version__
@@ -19,10 +21,13 @@ from segue.engine import documents
 from segue.engine.control import ControlPlane
 from segue.engine.plans import preview
 from segue.engine.records import Event
-from segue.errors import SegueError, Usage
+from segue.errors import SegueError, StartFailed, Usage
 
 STATUS = {2: 400, 4: 409}
 """HTTP status by exit status; everything else is 500."""
+
+After = Annotated[int, Query(ge=0, lt=2**63)]
+_SEQ = re.compile("[0-9]{1,18}")
 
 
 def make(control: ControlPlane, stop: Callable[[bool], None]) -> FastAPI:
@@ -45,14 +50,26 @@ def make(control: ControlPlane, stop: Callable[[bool], None]) -> FastAPI:
 def _errors(app: FastAPI) -> None:
     @app.exception_handler(SegueError)
     async def ours(_: Request, error: SegueError) -> JSONResponse:
-        status = 404 if isinstance(error, Unknown) else STATUS.get(error.exit, 500)
-        return JSONResponse({"error": error.document()}, status)
+        return JSONResponse({"error": error.document()}, _status(error))
 
     @app.exception_handler(RequestValidationError)
     async def wrong(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         return JSONResponse({"error": Usage(f"{place}: {first['msg']}").document()}, 400)
+
+    @app.exception_handler(HTTPException)
+    async def nothing(request: Request, error: HTTPException) -> JSONResponse:
+        told = f"{request.method} {request.url.path}: {error.detail.lower()}"
+        return JSONResponse({"error": Usage(told).document()}, error.status_code, error.headers)
+
+
+def _status(error: SegueError) -> int:
+    if isinstance(error, Unknown):
+        return 404
+    if isinstance(error, StartFailed):  # the source that was named cannot be read: there is nothing to start
+        return 422
+    return STATUS.get(error.exit, 500)
 
 
 def _reading(app: FastAPI, control: ControlPlane) -> None:
@@ -85,9 +102,10 @@ def _reading(app: FastAPI, control: ControlPlane) -> None:
         return StreamingResponse(text, media_type="text/plain")
 
     @app.get("/v1/events")
-    async def events(request: Request, after: int | None = None, service: str | None = None) -> Response:
+    async def events(request: Request, after: After | None = None, service: str | None = None) -> Response:
         said = request.headers.get("last-event-id", "")
-        first = after if after is not None else (int(said) if said.isdigit() else control.journal.last_seq())
+        known = int(said) if _SEQ.fullmatch(said) else control.journal.last_seq()
+        first = after if after is not None else known
         found = control.journal.follow(first, service=service)
         if "text/event-stream" in request.headers.get("accept", ""):
             return StreamingResponse(_sse(found), media_type="text/event-stream")
@@ -115,7 +133,7 @@ def _rollouts(app: FastAPI, control: ControlPlane) -> None:
         return documents.report(control.journal, record)
 
     @app.get("/v1/rollouts/{id}/events")
-    async def events(id: str, after: int = 0, service: str | None = None) -> Response:
+    async def events(id: str, after: After = 0, service: str | None = None) -> Response:
         record = rollout_of(control, id, service)
         found = _until_finished(control.journal.follow(after, rollout=record.id))
         return StreamingResponse(_lines(found), media_type="application/x-ndjson")

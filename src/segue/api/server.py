@@ -29,6 +29,7 @@ def serve(home: Path) -> int:
 
     Returns 3 if another control plane holds the home's lock.
     """
+    os.umask(0o077)  # the home has to let the users of versions pass: what is ours in it is for nobody else
     try:
         lock = Lock(home)
     except SegueError as error:

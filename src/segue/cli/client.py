@@ -10,6 +10,7 @@ import _socket
 import os
 
 from segue.cli.fastjson import loads
+from segue.home import owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,10 +130,11 @@ class Body:
 
 
 class Client:
-    """Asks the control plane that answers at the socket `path`."""
+    """Asks the control plane that answers at the socket `path`; of `home`, if named: its owner's, or root's."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, home: str | None = None) -> None:
         self.path = path
+        self._home = home
 
     def ask(self, method: str, path: str, body: object = None, *, key: str | None = None, timeout: float = 30) -> Any:
         """The document that the control plane answers with.
@@ -186,7 +188,18 @@ class Client:
         except OSError as exc:
             connection.close()
             raise _unreachable(f"The control plane at {self.path} cannot be reached: {exc}.", "segue doctor") from exc
+        if self._is_of_another(connection):
+            connection.close()
+            raise _unreachable(f"Another user answers at {self.path}: nothing is sent to it.", "segue doctor")
         return connection
+
+    def _is_of_another(self, connection: _socket.socket) -> bool:
+        """Whether neither the home's owner nor root answers, by the kernel's word: nobody can be too fast for it."""
+        credentials = getattr(_socket, "SO_PEERCRED", None)
+        if self._home is None or credentials is None:
+            return False
+        _, uid, _ = memoryview(connection.getsockopt(_socket.SOL_SOCKET, credentials, 12)).cast("i")
+        return uid not in (0, owner(self._home))
 
 
 def _request(method: str, path: str, body: object, headers: Mapping[str, str]) -> bytes:

@@ -35,7 +35,7 @@ class Context:
         self.file = file
         self.json = json
         self.home = home()
-        self.client = Client(socket_path(self.home))
+        self.client = Client(socket_path(self.home), self.home)
 
     @property
     def manifest(self) -> str:

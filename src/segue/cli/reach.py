@@ -108,7 +108,7 @@ def _route(service: dict[str, Any]) -> Route:
     told = service["route"]
     files = told.get("tls")
     tls = Tls(files["cert"], files["key"], files["redirect"]) if files else None
-    return Route(told["listen"], tuple(told["hosts"]), told["path"], tls=tls)
+    return Route(told["listen"], tuple(told.get("hosts", ["*"])), told.get("path", "/"), tls=tls)
 
 
 def _services(context: Context) -> list[dict[str, Any]]:

@@ -193,6 +193,7 @@ def _plain(text: str) -> str:
 
 def main() -> int:
     """After the control plane's end: if that was no wish of anybody, start an Envoy that has died with it."""
+    os.umask(0o077)
     if os.environ.get("SERVICE_RESULT") != "success":
         keep_traffic(Path(os.environ["SEGUE_HOME"]))
     return 0

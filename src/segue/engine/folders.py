@@ -8,6 +8,7 @@ import stat
 from pathlib import Path, PurePosixPath
 
 from segue.accounts import Account
+from segue.errors import StartFailed
 
 
 def make(folder: Path) -> None:
@@ -36,30 +37,50 @@ def write(file: Path, text: str) -> None:
 
 
 def give(folder: Path, account: Account | None) -> None:
-    """Make `folder` and all in it the account's, closed to others."""
+    """Make `folder` and all in it the account's, closed to others.
+
+    Itself last: until then the account cannot enter, and put a link into the way of what is still to be given.
+    """
     folder.chmod(0o700)
     if account is None:
         return
-    os.chown(folder, account.uid, account.gid)
-    for parent, folders, files in os.walk(folder):
+    for _, folders, files, inside in os.fwalk(folder):
         for name in (*folders, *files):
-            os.chown(Path(parent, name), account.uid, account.gid, follow_symlinks=False)
+            os.chown(name, account.uid, account.gid, dir_fd=inside, follow_symlinks=False)
+    os.chown(folder, account.uid, account.gid)
 
 
 def share(first: Path, shared: Path, name: PurePosixPath, account: Account | None) -> None:
-    """Make the folder `name` below `shared` for all versions, if it is missing, with the content of `first`."""
+    """Make the folder `name` below `shared` for all versions, if it is missing, with the content of `first`.
+
+    Raises StartFailed where it would lie in a folder that is shared itself: what is in that one is not ours.
+    """
     place = shared / name
+    if above := next((step for step in reversed(place.parents[: len(name.parts) - 1]) if _is_given(step)), None):
+        raise StartFailed(f"the shared folder {name} lies in {above.relative_to(shared)}, which is shared already")
     if place.exists():
         return
     make(place.parent)
     if account is not None:
         open_way(place.parent, shared)
-    draft = place.with_name(f".{place.name}.new")
-    if draft.exists():
-        shutil.rmtree(draft)
+    closed = place.with_name(f".{place.name}.new")
+    if closed.exists():
+        shutil.rmtree(closed)
+    closed.mkdir(mode=0o700)
+    draft = closed / "draft"
     if first.is_dir() and not first.is_symlink():
         shutil.copytree(first, draft, symlinks=True)
     else:
         draft.mkdir()
     give(draft, account)
     draft.rename(place)
+    closed.rmdir()
+
+
+def _is_given(folder: Path) -> bool:
+    """Whether `folder`, if it is there, is not ours alone any more."""
+    try:
+        state = folder.lstat()
+    except FileNotFoundError:
+        return False
+    return state.st_uid != os.geteuid() or not stat.S_ISDIR(state.st_mode)

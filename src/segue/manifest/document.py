@@ -7,12 +7,13 @@ left out and noted as a flaw, so that one reading finds as much as possible.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, StringMark, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, StringMark, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 Path = tuple[str | int, ...]
@@ -81,7 +82,9 @@ class Document:
 def read(text: str) -> Document:
     """The document in `text`; its data is None if there is none. Raises Unreadable."""
     try:
-        node = YAML(typ="safe", pure=True).compose(text.removeprefix("\ufeff"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReusedAnchorWarning)  # YAML allows it, and it is nothing to print
+            node = YAML(typ="safe", pure=True).compose(text.removeprefix("\ufeff"))
     except MarkedYAMLError as exc:
         raise Unreadable(_syntax(exc, text)) from exc
     except RecursionError as exc:

@@ -103,7 +103,8 @@ class Sockets:
             raise StartFailed(f"{self._folder} belongs to another user: remove it")
         self._folder.chmod(0o711)
         own = path_of(address).parent
-        own.mkdir(mode=0o711, exist_ok=True)
+        own.mkdir(exist_ok=True)
+        own.chmod(0o711)
         if account is not None:
             os.chown(own, account.uid, account.gid)
 
