@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Without its bytecode Python compiles everything anew at each start, and tests start it a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check setup tools bench-loss bench bench-judge bench-shield lock clean
+.PHONY: demo test check setup tools bench-loss bench bench-judge bench-shield lock clean simulate
 
 demo: $(READY)  ## real versions of a real application, deployed under load by each strategy
 	$(BIN)/segue demo
@@ -49,3 +49,11 @@ lock:  ## pin anew what pyproject.toml asks for
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+.PHONY: fuzz
+SECONDS ?= 600
+fuzz: $(READY)  ## inputs that nobody would send, to the manifest loader and the API, for so many SECONDS
+	$(BIN)/python scripts/fuzz $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+simulate: $(READY)  ## lives of a service in which anything may go wrong: make simulate SEEDS=10000
+	$(BIN)/python -m segue.testing.simulation --seeds $(or $(SEEDS),1000)

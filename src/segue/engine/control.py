@@ -30,6 +30,7 @@ from segue.engine.perform import Work
 from segue.engine.recent import Recent
 from segue.engine.records import IntentRecord, RolloutRecord, ServiceRecord
 from segue.engine.routing import TableKeeper
+from segue.engine.run import Runner
 from segue.engine.service import Service
 from segue.engine.setback import Setback
 from segue.engine.tokens import own_token
@@ -79,13 +80,14 @@ class ControlPlane:
         self.services: dict[str, Service] = {}
         self.journal = Journal(home / "journal", world.clock)
         self.tables = TableKeeper(world.router)
+        self._cut_short: list[tuple[Service, Runner]] = []
         self._addresses = Addresses(self.services, self.tables, world.router)
         self._certificates = Certificates(home / "certificates")
         self._store = VersionStore(home / "versions", world.commands)
 
     async def start(self) -> None:
         """Find out how things are, then go on where they stood."""
-        restarted = self.journal.remember("boot", self.world.boot) not in (None, self.world.boot)
+        restarted = self.journal.recall("boot") not in (None, self.world.boot)
         for record in self.journal.services():
             self.services[record.name] = self._service(record)
         dead = await asyncio.gather(*(self._find(service) for service in self.services.values()))
@@ -98,7 +100,7 @@ class ControlPlane:
             self._resume(service, records, restarted)
         routes = (route for service in self.services.values() for route in claimed(service))
         self._certificates.keep_only(route.tls for route in routes if route.tls)
-        self._tending = asyncio.create_task(self._tend())
+        self._tasks = [asyncio.create_task(self._tend()), asyncio.create_task(self._note_boot())]
         if self.journal.restored:
             self.journal.tell("note", text="the journal was damaged and has been restored from its last copy")
 
@@ -109,6 +111,12 @@ class ControlPlane:
                 await self.world.platform.tend()
             except SegueError as error:
                 self.journal.tell("note", text=error.message)
+
+    async def _note_boot(self) -> None:
+        """Write down which start of the machine this is, once all have turned back that the restart has cut short."""
+        for service, runner in self._cut_short:
+            await service.keeper.bell.until(lambda turning=runner: not turning.under_way)  # type: ignore[misc]
+        self.journal.remember("boot", self.world.boot)
 
     async def _tell_router(self, tables: dict[str, ServiceTable]) -> None:
         """Tell the router of all services at once; if it refuses that, of one after the other."""
@@ -146,7 +154,8 @@ class ControlPlane:
         self.journal.close()
 
     async def _let_go(self) -> None:
-        self._tending.cancel()
+        for task in self._tasks:
+            task.cancel()
         await asyncio.gather(*(service.close() for service in self.services.values()))
 
     # Bringing one service up
@@ -206,8 +215,8 @@ class ControlPlane:
         running = self.journal.unfinished(service.name)
         if running is None:
             return service.record.demand
-        steps = [step for step in self.journal.steps(running.id) if step.way == running.way]
-        return steps[-2].demand if len(steps) > 1 else running.origin
+        done = [step.demand for step in self.journal.steps(running.id)[:-1] if step.outcome == "done"]
+        return done[-1] if done else running.start  # not where it turned: what failed there was never true
 
     def _resume(self, service: Service, dead: Sequence[IntentRecord], restarted: bool) -> None:
         """Go on with the rollout that had not ended, or turn it back for what happened meanwhile."""
@@ -222,6 +231,7 @@ class ControlPlane:
         lost = [r for r in dead if r.checked and not r.stopping and r.intent.revision == runner.record.trial]
         if restarted and running.release and running.release.old:
             runner.turn(Setback("the machine restarted"))
+            self._cut_short.append((service, runner))
         elif lost:
             runner.turn(Setback(f"{lost[0].intent.instance} ended while no control plane ran"))
         service.bury(dead, runner if lost else None)

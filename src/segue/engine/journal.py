@@ -268,8 +268,11 @@ class Journal:
         for rollout in rollouts:
             self._db.write("DELETE FROM told.poll WHERE rollout = ?", (rollout,))
 
-    def remember(self, key: str, value: str) -> str | None:
-        """Write a value down under `key`; the one that was there before."""
-        found = self._db.all("SELECT value FROM meta WHERE key = ?", key)
+    def remember(self, key: str, value: str) -> None:
+        """Write a value down under `key`, in place of the one that was there before."""
         self._db.put("meta", {"key": key, "value": value})
+
+    def recall(self, key: str) -> str | None:
+        """The value that was written down under `key`, if one was."""
+        found = self._db.all("SELECT value FROM meta WHERE key = ?", key)
         return str(found[0]["value"]) if found else None

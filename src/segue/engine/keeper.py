@@ -81,7 +81,8 @@ class Keeper:
     def resume(self, demand: Demand, before: Demand) -> None:
         """Go on after a restart: `before` is what was true when `demand` was begun."""
         self.demand = demand
-        self._shares = demand.shares if self._covered(demand) else before.shares
+        best = demand if self._covered(demand) else min((before, demand), key=self._wanting)
+        self._shares = best.shares
         self._last_there = dict.fromkeys({*demand.sizes, *before.sizes}, self._clock.monotonic())
 
     def try_out(self, rollout: RolloutRecord, patience: timedelta | None = None, busy: int | None = None) -> None:
@@ -161,7 +162,7 @@ class Keeper:
         """How the service is to be routed now; None: nothing of it is left."""
         if not self._shares and not self.fleet.members:
             return None
-        revisions = sorted(self._there() | set(self._shares) | self._lingering())
+        revisions = sorted(self.told())
         shown = self._certificate(self.route.tls)
         table = ServiceTable(self.service, self.route, tuple(map(self._backend, revisions)), certificate=shown)
         if self.trial is None:
@@ -169,6 +170,10 @@ class Keeper:
         others = [version for version in self.demand.sizes if version != self.trial.revision]
         ready = sum(self.fleet.ready(version) for version in others)
         return self.trial.told(table, ready, sum(self.demand.sizes[version] for version in others))
+
+    def told(self) -> set[Revision]:
+        """The revisions that the router is told of, or was a moment ago: they are not to be forgotten."""
+        return self._there() | self._lingering() | set(self._shares)
 
     def _there(self) -> set[Revision]:
         """The revisions that have instances; when each last had one is noted."""
@@ -199,6 +204,12 @@ class Keeper:
     def _covered(self, demand: Demand) -> bool:
         """Whether ready instances cover every share, as far as the demand has instances for it."""
         return all(self.fleet.ready(version) >= _needed(demand, version) for version in demand.shares)
+
+    def _wanting(self, demand: Demand) -> tuple[Share, Share]:
+        """The shares that are demanded of versions without a ready instance, and of those with too few."""
+        none = (share for version, share in demand.shares.items() if not self.fleet.ready(version))
+        few = (share for v, share in demand.shares.items() if self.fleet.ready(v) < _needed(demand, v))
+        return sum(none, Share(0)), sum(few, Share(0))
 
     def _confirmed_shares(self) -> dict[Revision, Share]:
         table = self._tables.confirmed.get(self.service)

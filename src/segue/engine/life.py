@@ -100,7 +100,7 @@ class Life:
         """Forget what can no longer be gone back to; the newest rollout's version is still to be explained."""
         record, demand = self.record, self.keeper.demand
         kept = {version_of(member.revision) for member in self.keeper.fleet.members}
-        kept |= {version_of(revision) for revision in demand.counts}
+        kept |= {version_of(revision) for revision in (*demand.counts, *demand.sizes, *self.keeper.told())}
         kept |= set(self.catalog.served(record.stable)[: record.retain])
         newest = self._journal.rollouts(self.name, 1)
         kept |= {version_of(rollout.new) for rollout in newest if rollout.new}
