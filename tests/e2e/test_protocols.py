@@ -196,6 +196,7 @@ def test_what_users_have_open_comes_through(
             check(seen(found[name]))
 
 
+@pytest.mark.slow
 def test_an_application_that_leaves_without_goodbye_is_seen_to_do_so(
     shop: Service, rpc: Service, subtests: pytest.Subtests
 ) -> None:

@@ -28,7 +28,7 @@ from segue.testing.fakes import Behaviour
 from segue.testing.plane import Lab, an_order, deployed, ended, tidied
 from segue.testing.simulation import played
 
-SEEDS = int(os.environ.get("SEGUE_SEEDS", "100"))
+SEEDS = int(os.environ.get("SEGUE_SEEDS", "50"))
 SOURCE = Path(segue.__file__).parent
 QUICK = Rolling(first_judge=timedelta(seconds=2), judge=timedelta(seconds=1))
 AT_ONCE = BlueGreen(judge=timedelta(0), keep=timedelta(0))

@@ -8,6 +8,7 @@
 # HOST_NAME names it, and the network namespace and the cgroup that it lives in.
 # Needs root and, from Debian: iproute2, systemd, util-linux; dbus for users who ask systemd.
 set -eu
+checkout=$(readlink -f "$(dirname "$0")/../..")
 name=${HOST_NAME:-segue-host} folder=/run/$name
 cgroups=$(awk '$3 == "cgroup2" {print $2; exit}' /proc/mounts) # a pure v2 machine, or the v2 half of a hybrid one
 
@@ -61,6 +62,12 @@ _init() { # the first process of the new namespaces: it lays the machine out and
     mount -t tmpfs -o mode=1777 shm dev/shm
     mount -t tmpfs -o mode=755 run run
     mount -t tmpfs -o mode=1777 tmp tmp
+    case $checkout in # where it would be hidden by what was just mounted
+        /tmp/* | /run/* | /dev/*)
+            mkdir -p ".$checkout"
+            mount --bind "$checkout" ".$checkout"
+            ;;
+    esac
     [ -e etc/hosted ] || _settle
     hostname "$name"
     pivot_root . . # the old root lies over the new one now, until it is taken away
