@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Without its bytecode Python compiles everything anew at each start, and tests start it a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check setup tools bench-loss bench bench-judge bench-shield lock clean simulate
+.PHONY: demo test check setup tools bench-loss bench bench-judge bench-shield bench-listener fuzz lock clean simulate
 
 demo: $(READY)  ## real versions of a real application, deployed under load by each strategy
 	$(BIN)/segue demo
@@ -41,6 +41,9 @@ bench-judge: $(READY)  ## how often the judge is wrong and how fast it is, besid
 
 bench-shield: $(READY) tools  ## versions on trial, full size; writes docs/measured/shield.md
 	$(BIN)/python bench/shield.py
+
+bench-listener: $(READY) tools  ## what a listener carries and costs, half an hour; writes docs/measured/listener.md
+	$(BIN)/python bench/listener.py
 
 lock:  ## pin anew what pyproject.toml asks for
 	$(BIN)/python -m pip install --quiet uv

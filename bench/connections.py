@@ -21,10 +21,11 @@ from typing import Any
 import common
 import psutil
 from common import Section
-from envoys import WORKERS, listening
+from envoys import WORKERS, bare, listening, running, with_tls
 from features_tables import steady
 
-from segue.core.traffic import Certificate, RoutingTable, ServiceTable, Tls
+from segue.core.traffic import Certificate, RoutingTable, Tls
+from segue.routers.envoy.machine import limits
 from segue.routers.envoy.router import EnvoyRouter
 from segue.testing import certificates
 from segue.testing.crowd import Crowd, Seen
@@ -32,8 +33,10 @@ from segue.testing.load import Probe
 from segue.testing.site import Shop, free_port
 from segue.testing.tally import Tally
 
-USERS, WEBSOCKETS = 10_000, 5_000
-RATE = 1_000.0
+WANTED, WEBSOCKETS = 10_000, 5_000
+USERS = min(WANTED, limits().connections - 100)
+"""Connections over HTTP/1.1: Segue's Envoy takes no more than the machine's descriptors are good for."""
+RATE = USERS / 10
 """Requests a second of all users over HTTP/1.1."""
 CALM = 10.0
 """Seconds that the time before a rollout is measured for."""
@@ -54,14 +57,14 @@ class Kind:
     crowd: str
     url: str
     few: int = 2_000
-    many: int = 10_000
+    many: int = USERS
 
 
 KINDS = (
     Kind("HTTP/1.1, keep-alive, at rest", "http1", "http://127.0.0.1:{port}/healthz"),
     Kind("HTTP/1.1 over TLS, at rest", "tls", "https://127.0.0.1:{port}/healthz"),
     Kind("HTTP/2, at rest", "http2", "http://127.0.0.1:{port}/healthz"),
-    Kind("WebSocket, open", "websocket", "ws://127.0.0.1:{port}/ws", many=5_000),
+    Kind("WebSocket, open", "websocket", "ws://127.0.0.1:{port}/ws", many=WEBSOCKETS),
 )
 
 
@@ -75,35 +78,46 @@ class Memory:
     many: int
     after: int
 
-    def cells(self) -> tuple[object, ...]:
-        """The row of the table."""
+    @property
+    def each(self) -> str:
+        """What one of the connections that came last added."""
+        return f"{(self.many - self.few) / (self.kind.many - self.kind.few) / 1024:.1f} KiB"
+
+    def cells(self, plain: Memory | None) -> tuple[object, ...]:
+        """The row of the table, beside what a bare Envoy held."""
         held = (f"{size / 2**20:.0f} MB" for size in (self.none, self.few, self.many, self.after))
-        each = (self.many - self.few) / (self.kind.many - self.kind.few) / 1024
-        return f"{self.kind.name} ({self.kind.few:,}, {self.kind.many:,})", *held, f"{each:.1f} KiB"
+        name = f"{self.kind.name} ({self.kind.few:,}, {self.kind.many:,})"
+        return name, *held, self.each, plain.each if plain else "–"
 
 
-async def _memory(kind: Kind) -> Memory:
-    """In an Envoy of its own: it keeps the memory that it once had."""
+def _memory(kind: Kind) -> tuple[Memory, Memory | None]:
+    """In an Envoy of its own, for it keeps the memory that it once had; and in a bare one."""
     common.progress(f"memory: {kind.name} …")
     with tempfile.TemporaryDirectory(prefix="sg-") as name, _streams() as place:
-        router = EnvoyRouter(Path(name), concurrency=WORKERS, drain=1)
-        await router.start()
-        try:
-            port = free_port()
-            table = _table(kind, Path(name), f"127.0.0.1:{port}", place)
-            await router.apply(RoutingTable({table.service: table}))
-            return await asyncio.to_thread(_filled, kind, port, psutil.Process(router.pid))
-        finally:
-            await router.shutdown()
+        folder = Path(name)
+        cert, key = certificates.write(folder, "shop", ["127.0.0.1"])
+        certificate = Certificate(cert.read_text(), key.read_text()) if kind.crowd == "tls" else None
+        ours = asyncio.run(_routed(kind, folder / "router", place, certificate))
+        if kind.crowd == "websocket":
+            return ours, None
+        document = bare(port := free_port(), [place])
+        with running(folder, "bare", with_tls(document, certificate) if certificate else document, [port]) as pid:
+            return ours, _filled(kind, port, psutil.Process(pid))
 
 
-def _table(kind: Kind, folder: Path, listen: str, place: str) -> ServiceTable:
-    table = steady(listen, [place])
-    if kind.crowd != "tls":
-        return table
-    cert, key = certificates.write(folder, "shop", ["127.0.0.1"])
-    certificate = Certificate(cert.read_text(), key.read_text())
-    return replace(table, route=replace(table.route, tls=Tls(str(cert), str(key))), certificate=certificate)
+async def _routed(kind: Kind, folder: Path, place: str, certificate: Certificate | None) -> Memory:
+    router = EnvoyRouter(folder, concurrency=WORKERS, drain=1)
+    await router.start()
+    try:
+        port = free_port()
+        table = steady(f"127.0.0.1:{port}", [place])
+        if certificate:
+            tls = replace(table.route, tls=Tls("cert.pem", "key.pem"))
+            table = replace(table, route=tls, certificate=certificate)
+        await router.apply(RoutingTable({table.service: table}))
+        return await asyncio.to_thread(_filled, kind, port, psutil.Process(router.pid))
+    finally:
+        await router.shutdown()
 
 
 @contextmanager
@@ -239,13 +253,17 @@ def _ended(shop: Shop, crowd: Crowd, version: str, strategy: str) -> Farewells:
 
 def connections() -> Section:
     """Everything about many connections."""
-    held = [asyncio.run(_memory(kind)) for kind in KINDS]
+    held = [_memory(kind) for kind in KINDS]
     rollouts, farewells = list(_rollouts()), list(_farewells())
     rows: Sequence[Rollout | Farewells] = [*rollouts, *farewells]
     text = TEXT.format(
         users=USERS,
+        few=KINDS[0].few,
         websockets=WEBSOCKETS,
-        held=common.table(("kind (few, many)", "none", "few", "many", "after", "each"), (m.cells() for m in held)),
+        held=common.table(
+            ("kind (few, many)", "none", "few", "many", "after", "each", "each, a bare Envoy"),
+            (ours.cells(plain) for ours, plain in held),
+        ),
         rollouts=common.table(
             ("strategy", "requests", "lost", "connections closed", "p99 before", "p99 during", ""),
             (rollout.cells() for rollout in rollouts),
@@ -255,19 +273,21 @@ def connections() -> Section:
             (farewell.cells() for farewell in farewells),
         ),
     )
-    return Section("Many connections", text, [f"{row.strategy}: {flaw}" for row in rows for flaw in row.flaws])
+    flaws = [f"{row.strategy}: {flaw}" for row in rows for flaw in row.flaws]
+    flaws += [f"only {USERS:,} of {WANTED:,} connections: descriptors are short"] if USERS < WANTED else []
+    return Section("Many connections", text, flaws)
 
 
 TEXT = """\
 What Envoy holds in memory (resident), with connections on which one request was answered and which then rest. Each
-kind has an Envoy of its own. "each" is what the second lot added; a WebSocket counts with its connection to the
-instance.
+kind has an Envoy of its own. "each" is what those beyond the first {few:,} added; a WebSocket counts with its
+connection to the instance. Memory that was held once is kept for the next users.
 
 {held}
 
 {users:,} connections over HTTP/1.1, a request every ten seconds on each, through rollouts of the whole product.
 Target: no request lost, no connection closed. Requests are counted from the beginning of the rollout until every user
-had asked again.
+had asked again. They come a hundred at a time, from one client process: that is most of p99, before and during.
 
 {rollouts}
 

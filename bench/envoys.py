@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shlex
 import signal
 import subprocess
@@ -142,21 +143,32 @@ _BEST_PRACTICE: Document = {
 
 @dataclass(frozen=True)
 class Use:
-    """What an Envoy did under load: requests a second, and its CPU in µs for one."""
+    """What an Envoy did under load: requests a second; its CPU in µs for one; that of client and instances, too."""
 
     rate: float
     cpu: float
+    whole: float
 
 
-def loaded(url: str, pid: int, *options: str, seconds: int = 1) -> Use:
-    """wrk with 64 connections on the Envoy `pid` at `url`. Raises RuntimeError if a request is lost."""
-    command = [tool("wrk"), "-t1", "-c64", f"-d{seconds}s", "--timeout", "10s", *options, url]
-    began, cpu = time.monotonic(), _cpu(pid)
+def loaded(url: str, pid: int, *options: str, instances: Sequence[int] = ()) -> Use:
+    """wrk with 64 connections, for a second, on the Envoy `pid` at `url`, before these `instances`.
+
+    Raises RuntimeError if a request is lost.
+    """
+    command = [tool("wrk"), "-t1", "-c64", "-d1s", "--timeout", "10s", *options, url]
+    began, cpu, others = time.monotonic(), _cpu(pid), _waited_for() + sum(map(_cpu, instances))
     seen = read_wrk(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
     took, used = time.monotonic() - began, _cpu(pid) - cpu
+    beside = _waited_for() + sum(map(_cpu, instances)) - others
     if seen.lost:
         raise RuntimeError(f"{url} lost {seen.lost} requests: {seen.detail}")
-    return Use(seen.requests / took, used * 1e6 / seen.requests)
+    return Use(seen.requests / took, used * 1e6 / seen.requests, (used + beside) * 1e6 / seen.requests)
+
+
+def _waited_for() -> float:
+    """The CPU in seconds of all processes of ours that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _cpu(pid: int) -> float:

@@ -46,6 +46,10 @@ class Target:
     pid: int
     options: tuple[str, ...] = ()
 
+    def loaded(self, instances: Sequence[int]) -> Use:
+        """Load it for a second."""
+        return loaded(self.url, self.pid, *self.options, instances=instances)
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -66,6 +70,11 @@ class Pairs:
         return statistics.median(self.ratios)
 
     @property
+    def capacity(self) -> float:
+        """What the ratio would be were nothing but client, Envoy and instances on the cores: by the CPU they took."""
+        return statistics.median(base.whole / ours.whole for ours, base in self.runs)
+
+    @property
     def flaws(self) -> list[str]:
         """The target that was missed, if it was."""
         missed = self.target is not None and self.ratio < self.target
@@ -77,25 +86,19 @@ class Pairs:
         dearer = statistics.median(ours.cpu / base.cpu for ours, base in self.runs)
         more = statistics.median(ours.cpu - base.cpu for ours, base in self.runs)
         first, _, third = statistics.quantiles(self.ratios, n=4)
-        shown = (
-            f"{self.ratio:.3f} ×",
-            f"{first:.2f}–{third:.2f}",
-            f"{cpu:.0f} µs",
-            f"{dearer:.2f} ×",
-            f"{more:+.0f} µs",
-        )
+        rates = f"{self.ratio:.3f} ×", f"{first:.2f}–{third:.2f}", f"{self.capacity:.3f} ×"
         verdict = "" if self.target is None else "MISSED" if self.flaws else f"met (≥ {self.target})"
-        return self.name, *shown, verdict
+        return self.name, *rates, f"{cpu:.0f} µs", f"{dearer:.2f} ×", f"{more:+.0f} µs", verdict
 
 
 def features() -> Section:
     """All rows."""
     common.progress("what each feature costs …")
-    with tempfile.TemporaryDirectory(prefix="sg-") as name, _instances() as places:
+    with tempfile.TemporaryDirectory(prefix="sg-") as name, _instances() as (places, pids):
         folder = Path(name)
         cert, key = certificates.write(folder, "shop", ["127.0.0.1"])
         certificate = Certificate(cert.read_text(), key.read_text())
-        rows = asyncio.run(_measured(folder, places, certificate))
+        rows = asyncio.run(_measured(folder, places, pids, certificate))
         lacking = instructions.missing()
         counted = [] if lacking else list(_counted(folder, places, certificate))
     text = _text(rows) + (COUNTED.format(table=_shares(counted)) if counted else f"\nNot counted: {lacking}.\n")
@@ -103,7 +106,8 @@ def features() -> Section:
 
 
 @contextmanager
-def _instances() -> Iterator[Places]:
+def _instances() -> Iterator[tuple[Places, list[int]]]:
+    """Two instances: their addresses and pids."""
     ports = free_port(), free_port()
     started = []
     try:
@@ -111,14 +115,14 @@ def _instances() -> Iterator[Places]:
             started.append(subprocess.Popen(["sh", "-c", f"exec {instance().replace('{port}', str(port))}"]))
         for process, port in zip(started, ports, strict=True):
             listening(process.pid, {port})
-        yield [f"127.0.0.1:{port}" for port in ports]
+        yield [f"127.0.0.1:{port}" for port in ports], [process.pid for process in started]
     finally:
         for process in started:
             process.terminate()
             process.wait(20)
 
 
-async def _measured(folder: Path, places: Places, certificate: Certificate) -> list[Pairs]:
+async def _measured(folder: Path, places: Places, pids: Sequence[int], certificate: Certificate) -> list[Pairs]:
     bounds = {feature.name: feature.target for feature in every_feature(certificate)}
     runs: dict[str, list[tuple[Use, Use]]] = defaultdict(list)
     async with AsyncExitStack() as stack:
@@ -126,9 +130,9 @@ async def _measured(folder: Path, places: Places, certificate: Certificate) -> l
         for round_ in range(PAIRS + 1):
             for name, (target, base) in rows.items():
                 order = (target, base) if round_ % 2 else (base, target)
-                used = {one.pid: await asyncio.to_thread(loaded, one.url, one.pid, *one.options) for one in order}
+                used = {one: await asyncio.to_thread(one.loaded, pids) for one in order}
                 if round_:  # the first is to get warm
-                    runs[name].append((used[target.pid], used[base.pid]))
+                    runs[name].append((used[target], used[base]))
     return [Pairs(name, bounds.get(name), pairs) for name, pairs in runs.items()]
 
 
@@ -203,15 +207,8 @@ def _shares(counted: Sequence[Counted]) -> str:
 
 
 def _text(rows: Sequence[Pairs]) -> str:
-    head = (
-        "what",
-        "requests a second ÷ base",
-        "middle half of the pairs",
-        "CPU of Envoy for one",
-        "÷ base",
-        "more",
-        "",
-    )
+    rates = "requests a second ÷ base", "middle half of the pairs", "by CPU"
+    head = ("what", *rates, "Envoy's CPU for one", "÷ base", "more", "")
     return TEXT.format(
         pairs=PAIRS,
         table=common.table(head, (row.cells() for row in rows)),
@@ -224,8 +221,9 @@ Target: at least 0.95 of its requests a second while one version serves.
 
 {table}
 
-Clients, instances and Envoy share the cores. "bare, once more" is an Envoy like the base: what it is off 1 by is
-noise.
+Client, instances and Envoy share the cores. "bare, once more" is an Envoy like the base: what it is off 1 by is
+noise. "by CPU": what the ratio would be if nothing else ran, by the CPU that client, Envoy and instances took for a
+request; it says more where other work runs.
 """
 
 COUNTED = """

@@ -147,6 +147,7 @@ PARTS: dict[str, Callable[[Document], None]] = {
     "the log of requests": _without("access_log"),
     "both logs": _no_logs,
     "retries and buffered bodies": _no_route_policy,
+    "taking forged headers away": _without("early_header_mutation_extensions"),
     "the users' true addresses": _without("use_remote_address", "internal_address_config"),
     "a bound for the time of a header": _without("request_headers_timeout"),
     "normal paths": _without("normalize_path"),

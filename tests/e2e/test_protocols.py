@@ -156,7 +156,7 @@ CHECKS: Mapping[str, Callable[[Any], None]] = {
 }
 
 
-@pytest.mark.parametrize("strategy", ["rolling", "blue_green"])
+@pytest.mark.parametrize("strategy", ["rolling", pytest.param("blue_green", marks=pytest.mark.slow)])
 def test_what_users_have_open_comes_through(
     strategy: str, shop: Service, rpc: Service, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:

@@ -36,6 +36,7 @@ def test_the_tests_of_safety_pass_without_a_mutant(copy: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_is_caught(copy: Path, mutant: Mutant) -> None:
     file = copy / "segue" / mutant.file
