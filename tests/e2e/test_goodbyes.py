@@ -114,6 +114,7 @@ def test_goodbyes_reach_the_users_and_the_report_at_different_times(shop: Servic
     assert second.after >= 0.89, "both were told to end at once"
 
 
+@pytest.mark.slow
 def test_who_is_connected_to_an_instance_that_must_be_killed_is_cut(shop: Service) -> None:
     async def scene() -> Users:
         users = await replaced(shop, {"signal": "WINCH", "drain": "500ms", "grace": "300ms"})

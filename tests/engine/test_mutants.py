@@ -31,6 +31,7 @@ def copy(room: Path) -> Path:
     return room
 
 
+@pytest.mark.slow
 def test_the_tests_of_safety_pass_without_a_mutant(copy: Path) -> None:
     done = run(copy)
     assert done.returncode == 0, done.stdout[-3000:]
