@@ -34,8 +34,9 @@ from segue.routers.envoy.router import EnvoyRouter
 from segue.testing import certificates
 from segue.testing.site import free_port
 
-PAIRS = 15
-"""Of one second each: what else runs on the cores then disturbs both sides of most pairs alike."""
+PAIRS, TIMES = 5, 4
+"""Pairs of a second each, and how often everything is started anew: what else runs on the cores disturbs both sides
+of most pairs alike, but where its memory lies favours a process for as long as it lives."""
 
 
 @dataclass(frozen=True)
@@ -125,14 +126,15 @@ def _instances() -> Iterator[tuple[Places, list[int]]]:
 async def _measured(folder: Path, places: Places, pids: Sequence[int], certificate: Certificate) -> list[Pairs]:
     bounds = {feature.name: feature.target for feature in every_feature(certificate)}
     runs: dict[str, list[tuple[Use, Use]]] = defaultdict(list)
-    async with AsyncExitStack() as stack:
-        rows = await _rows(stack, folder, places, certificate)
-        for round_ in range(PAIRS + 1):
-            for name, (target, base) in rows.items():
-                order = (target, base) if round_ % 2 else (base, target)
-                used = {one: await asyncio.to_thread(one.loaded, pids) for one in order}
-                if round_:  # the first is to get warm
-                    runs[name].append((used[target], used[base]))
+    for time in range(TIMES):
+        async with AsyncExitStack() as stack:
+            rows = await _rows(stack, folder / str(time), places, certificate)
+            for round_ in range(PAIRS + 1):
+                for name, (target, base) in rows.items():
+                    order = (target, base) if round_ % 2 else (base, target)
+                    used = {one: await asyncio.to_thread(one.loaded, pids) for one in order}
+                    if round_:  # the first is to get warm
+                        runs[name].append((used[target], used[base]))
     return [Pairs(name, bounds.get(name), pairs) for name, pairs in runs.items()]
 
 
@@ -140,6 +142,7 @@ async def _rows(
     stack: AsyncExitStack, folder: Path, places: Places, certificate: Certificate
 ) -> dict[str, tuple[Target, Target]]:
     """Everything that is loaded, each with its base."""
+    folder.mkdir()
 
     def fixed(name: str, make: Callable[[int], Document], scheme: str = "http") -> Target:
         port = free_port()
@@ -210,7 +213,7 @@ def _text(rows: Sequence[Pairs]) -> str:
     rates = "requests a second ÷ base", "middle half of the pairs", "by CPU"
     head = ("what", *rates, "Envoy's CPU for one", "÷ base", "more", "")
     return TEXT.format(
-        pairs=PAIRS,
+        pairs=PAIRS * TIMES,
         table=common.table(head, (row.cells() for row in rows)),
     )
 

@@ -36,7 +36,8 @@ def page(sections: Sequence[Section], seconds: float) -> str:
 PAGE = """\
 # What a listener carries
 
-Written by `make bench-listener` (`bench/listener.py`).
+Written by `make bench-listener` (`bench/listener.py`). Where other work ran on the same cores meanwhile, losses and
+counts are facts; times and rates are to be read beside those of "bare, once more".
 
 {facts}
 
