@@ -141,6 +141,8 @@ async def closed(listen: str) -> bool:
         _, writer = await asyncio.open_connection(*listen.split(":"))
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it dies at this moment
+        return False
     writer.close()
     return False
 

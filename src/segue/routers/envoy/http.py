@@ -94,9 +94,9 @@ def _router(upstream_log: list[Document]) -> Document:
 
 def _attempt_log() -> Document:
     """One sample per attempt on an instance: its outcome, and its time to the first byte."""
-    counted = {"stat": {"name": "n", "tags": [_ROUTE, _INSTANCE, _CODE, _FLAGS]}, "value_fixed": 1}
+    counted = {"stat": {"name": "n", "tags": [_tag(_ROUTE, _INSTANCE, _CODE, _FLAGS)]}, "value_fixed": 1}
     timed = {
-        "stat": {"name": "us", "tags": [_ROUTE, _VERSION]},
+        "stat": {"name": "us", "tags": [_tag(_ROUTE, _VERSION)]},
         "unit": "Microseconds",
         "value_format": "%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%",
     }
@@ -105,15 +105,15 @@ def _attempt_log() -> Document:
 
 def _request_log(listen: str) -> Document:
     """One count per user's request when it ends: the account."""
-    tags = [{"name": "listen", "value_format": listen}, _ROUTE, _VERSION, _CODE, _FLAGS]
-    counted = {"stat": {"name": "n", "tags": tags}, "value_fixed": 1}
+    tag = _tag(("listen", listen.replace("%", "%%")), _ROUTE, _VERSION, _CODE, _FLAGS)
+    counted = {"stat": {"name": "n", "tags": [tag]}, "value_fixed": 1}
     return _stats_logger({"stat_prefix": "request", "counters": [counted]})
 
 
 def _upgrade_log() -> Document:
     """One count per WebSocket when it ends, by its instance: the log of attempts does not know of goodbyes."""
-    flags = {"name": "flags", "value_format": f"%RESPONSE_FLAGS%{NOTED}"}
-    counted = {"stat": {"name": "websocket", "tags": [_INSTANCE, flags]}, "value_fixed": 1}
+    tag = _tag(_INSTANCE, ("flags", f"%RESPONSE_FLAGS%{NOTED}"))
+    counted = {"stat": {"name": "websocket", "tags": [tag]}, "value_fixed": 1}
     upgraded = {"op": "EQ", "value": {"default_value": 101, "runtime_key": "segue.upgraded"}}
     logger = _stats_logger({"stat_prefix": "attempt", "counters": [counted]})
     return {**logger, "filter": {"status_code_filter": {"comparison": upgraded}}}
@@ -133,6 +133,12 @@ def _access_log() -> Document:
     }
 
 
+def _tag(first: tuple[str, str], *others: tuple[str, str]) -> Document:
+    """One tag that reads as all of these, each a name and its value, would: Envoy pays for each tag at each entry."""
+    name, value = first
+    return {"name": name, "value_format": ".".join([value, *(f"{name}.{value}" for name, value in others)])}
+
+
 def _stats_logger(config: Document) -> Document:
     return {
         "name": "envoy.access_loggers.stats",
@@ -140,12 +146,12 @@ def _stats_logger(config: Document) -> Document:
     }
 
 
-_ROUTE = {"name": "route", "value_format": "%ROUTE_NAME%"}
-_VERSION = {"name": "version", "value_format": "%UPSTREAM_METADATA(segue:version)%"}
-# One tag that names version and instance costs no more than one that names the version.
-_INSTANCE = {"name": "version", "value_format": "%UPSTREAM_METADATA(segue:attempt)%"}
-_CODE = {"name": "code", "value_format": "%RESPONSE_CODE%_%RESP(grpc-status):2%%TRAILER(grpc-status):2%"}
-_FLAGS = {"name": "flags", "value_format": "%RESPONSE_FLAGS%"}
+_ROUTE = "route", "%ROUTE_NAME%"
+_VERSION = "version", "%UPSTREAM_HOST_NAME%"
+# One name of version and instance costs no more than one of the version.
+_INSTANCE = "version", "%UPSTREAM_METADATA(segue:attempt)%"
+_CODE = "code", "%RESPONSE_CODE%_%RESP(grpc-status):2%%TRAILER(grpc-status):2%"
+_FLAGS = "flags", "%RESPONSE_FLAGS%"
 
 ACCESS_LOG = "access.log"
 """The file in the folder where Envoy runs."""
