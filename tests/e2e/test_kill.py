@@ -7,23 +7,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
 import pytest
 
-from segue.testing.kills import PREPARE, TIDY, TURN, Blow, Moment, Point, Stage, Victim, kill
+from segue.testing.kills import Blow, End, Gap, Moment, Point, Stage, Victim, kill
 from segue.testing.site import Segue, Shop
-
-THERE = [
-    Point(what, moment)
-    for what in (PREPARE, "run", "scale up", "check", "shift", "judge", "scale down", TIDY)
-    for moment in Moment
-]
-BACK = [Point(TURN, moment) for moment in Moment] + [
-    Point(what, moment, "back") for what in ("scale up", "shift", "scale down", "run") for moment in Moment
-]
 
 
 @pytest.fixture
@@ -40,15 +31,33 @@ def stage(segue: Segue, shop: Shop, request: pytest.FixtureRequest) -> Iterator[
         stage.close()
 
 
-Operation = Callable[..., object]
+def gaps(stage: Stage, end: End, since: str = "before 1 ") -> list[Gap]:
+    """The gaps between the entries of an operation's journal, from the first whose name begins with `since`."""
+    found = stage.witness.gaps(end.rollout)
+    return found[next(at for at, gap in enumerate(found) if gap.name.startswith(since)) :]
+
+
+def test_every_entry_of_the_journal_opens_or_closes_a_gap(stage: Stage) -> None:
+    whole = stage.refused()
+    found = gaps(stage, whole)
+    entries = list(stage.witness.entries(whole.rollout))
+    assert [found[0].opens, *(gap.closes for gap in found)] == entries
+    assert [gap.name for gap in found[:4]] == [
+        "before 1 run",
+        "between 1 run",
+        "before 2 scale up",
+        "between 2 scale up",
+    ]
+    assert [gap.name for gap in found[-3:]] == ["between back 4 run", "after back 4 run", "tidying up"]
+    assert (found[-1].opens, found[-1].closes) == ("decided", "ended")
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_rollout_ends_the_same_though_the_control_plane_is_killed(seed: int, stage: Stage) -> None:
     whole = stage.update()
     envoy, plane = stage.envoy(), stage.answering()
-    for point in stage.random.sample(THERE, 3):
-        assert stage.update(kill(point)) == whole, f"killed {point}"
+    for gap in stage.random.sample(gaps(stage, whole), 3):
+        assert stage.update(kill(gap)) == whole, f"killed {gap}"
     assert (whole.exit, whole.running, whole.starts, whole.told) == (0, True, 2, 1)
     assert stage.envoy() == envoy
     assert stage.answering() != plane
@@ -58,8 +67,8 @@ def test_a_rollout_ends_the_same_though_the_control_plane_is_killed(seed: int, s
 def test_a_version_that_is_refused_is_refused_though_the_control_plane_is_killed(seed: int, stage: Stage) -> None:
     whole = stage.refused()
     envoy = stage.envoy()
-    for point in stage.random.sample(BACK, 3):
-        assert stage.refused(kill(point)) == whole, f"killed {point}"
+    for gap in stage.random.sample(gaps(stage, whole, "between 5 judge"), 3):
+        assert stage.refused(kill(gap)) == whole, f"killed {gap}"
     assert (whole.exit, whole.hooks[-1].split()[0], whole.running) == (1, "on_rollback", True)
     assert stage.envoy() == envoy
 

@@ -103,7 +103,9 @@ def test_no_request_is_lost_over_http2(shop: Shop) -> None:
     assert outcome.lost == 0, outcome.detail
 
 
-@pytest.mark.parametrize("strategy", list(QUICK))
+@pytest.mark.parametrize(
+    "strategy", ["blue_green", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rolling", "in_place"))]
+)
 def test_httpbin_under_gunicorn_loses_nothing_by(strategy: str, shop: Shop, load: Load) -> None:
     old, new = "0.10.2", "0.10.4"
     serve = {"source": ".", "command": "./serve {port}"}
@@ -142,7 +144,13 @@ def test_an_answer_that_takes_longer_than_the_shield_waits_survives_the_end_of_t
 # The twins: the same runs, with what protects the requests taken away. One that loses nothing is blind.
 
 
-@pytest.mark.parametrize(("on_term", "stop"), [("drop", {"drain": "0s"}), ("ignore", {"drain": "0s", "grace": "0s"})])
+@pytest.mark.parametrize(
+    ("on_term", "stop"),
+    [
+        ("drop", {"drain": "0s"}),
+        pytest.param("ignore", {"drain": "0s", "grace": "0s"}, marks=pytest.mark.slow),
+    ],
+)
 def test_without_draining_an_application_that_drops_what_it_does_or_is_killed_loses_requests(
     on_term: str, stop: dict[str, str], shop: Shop, load: Load
 ) -> None:

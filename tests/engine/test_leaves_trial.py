@@ -74,7 +74,7 @@ def on_trial(
         lab.world.evidence.slower["v2.1"] = slower
         id = await begun(plane, "v2", **{"strategy": {"canary": {**CANARY, **(canary or {})}}, **settings})
         while (found := plane.journal.rollout(id)) is None or not until(found):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)
         await scene(plane, found)
 
     lab.run(whole)
@@ -218,7 +218,7 @@ def test_the_new_version_can_be_looked_at_before_the_switch_elsewhere_with_a_tok
             assert found.token not in (plane.home / "journal" / "journal.db").read_bytes().decode(errors="replace")
         await plane.services["shop"].promote(Asker())
         while lab.world.router.shares("shop").get("v2.1") != 1:  # type: ignore[call-overload]
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)
         await ended(plane, await plane.services["shop"].rollback(None, Asker()))
         assert lab.world.router.table.services["shop"].preview is None
 

@@ -64,7 +64,7 @@ async def until(plane: ControlPlane, true: Callable[[RolloutRecord], bool]) -> R
         rollout = plane.journal.rollouts("shop", 1)[0]
         if true(rollout):
             return rollout
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.1)
     raise AssertionError(f"it did not become true of {rollout}")
 
 

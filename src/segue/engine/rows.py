@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -276,6 +277,7 @@ def encode_plan(plan: Plan) -> str:
     return json.dumps([steps.encode(step) for step in plan])
 
 
+@lru_cache(maxsize=256)
 def decode_plan(text: str) -> Plan:
     """The plan that `encode_plan` wrote as `text`."""
     decoded: Sequence[dict[str, Any]] = json.loads(text)

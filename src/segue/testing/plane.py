@@ -138,7 +138,7 @@ async def ended(plane: ControlPlane, answer: Answer) -> RolloutRecord:
         record = plane.journal.rollout(answer.rollout)
         if record is not None and record.ended is not None:
             return record
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.25)
 
 
 async def tidied(plane: ControlPlane) -> None:
