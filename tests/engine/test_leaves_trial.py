@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from segue.api.bodies import Deploy, order
 from segue.core.traffic import InstanceId, Sticky
-from segue.core.version import Version
+from segue.core.version import Version, WarmUp
 from segue.engine.control import ControlPlane
 from segue.engine.health import warm
 from segue.engine.orders import Asker, Order
@@ -421,6 +422,24 @@ async def test_a_new_instance_answers_its_warm_up_requests(
     async with server:
         await warm(version, f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
     assert asked == seen
+
+
+async def test_warm_up_does_not_wait_for_an_application_that_keeps_its_connections() -> None:
+    asked: Counter[str] = Counter()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                asked[(await reader.readuntil(b"\r\n\r\n")).split()[1].decode()] += 1
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    patient = replace(an_order().health, timeout=timedelta(hours=1))
+    version = replace(_version(), warm_up=WarmUp(3, ("/",)), health=patient)
+    async with server:
+        await warm(version, f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert asked == {"/": 3}
 
 
 def _version() -> Version:

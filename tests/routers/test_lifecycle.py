@@ -24,7 +24,7 @@ from segue.routers.envoy import process
 from segue.routers.envoy.router import EnvoyRouter
 from segue.routers.envoy.static import start_static
 
-from .world import HALF, V1, V2, Answer, World, Wrk, ask, asked, closed, port, service, table, until, version
+from .world import HALF, V1, V2, Answer, Line, World, Wrk, ask, asked, closed, port, service, table, until, version
 
 
 class Routers:
@@ -326,6 +326,27 @@ async def test_an_envoy_that_was_never_told_anything_is_replaced_by_one_that_ser
     assert pid not in (None, asking) and not process.started(asking)
     await until(lambda: serves(listen), "an answer")
     assert start_static(folder) is None
+
+
+async def test_the_users_of_an_envoy_that_is_replaced_leave_it_with_their_next_answer(
+    folder: Path, world: World, listen: str, started: Routers
+) -> None:
+    """Until they leave no table reaches them: their requests are those of a split that is long over."""
+    old, new = await world.backend("old"), await world.backend("new")
+    router = await started(folder)
+    await router.apply(table(service(listen, version(V1, 1, old))))
+    await router.settled()
+    await router.close()
+    os.kill(router.pid, signal.SIGKILL)
+    await until(lambda: closed(listen), "the death of Envoy")
+    assert start_static(folder)
+    await until(lambda: serves(listen), "an answer")
+    lines = [await Line.to(listen) for _ in range(20)]
+    assert all([not (await line.ask()).closing for line in lines])
+    router = await started(folder)
+    await router.apply(table(service(listen, version(V1, 0, old), version(V2, 1, new))))
+    assert all([(await line.ask()).closing for line in lines])
+    assert await asked(listen, 20) == {(200, "new"): 20}
 
 
 async def answers(address: str, status: int) -> bool:

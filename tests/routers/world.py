@@ -89,6 +89,11 @@ class Answer:
     head: str = field(default="", compare=False, repr=False)
 
     @property
+    def closing(self) -> bool:
+        """Whether the connection is over with this answer."""
+        return not self.status or "\r\nconnection: close\r\n" in self.head
+
+    @property
     def cookies(self) -> list[str]:
         """The cookies it is told to keep, with their attributes."""
         return re.findall(r"\r\nset-cookie: ([^\r]*)", self.head)
@@ -109,6 +114,27 @@ async def ask(
         return await _answer(reader, method)
     finally:
         writer.close()
+
+
+class Line:
+    """A connection on which a user asks again and again."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def to(cls, address: str) -> Line:
+        """One to the ``host:port`` `address`."""
+        name, _, port = address.rpartition(":")
+        return cls(*await asyncio.open_connection(name, int(port)))
+
+    async def ask(self) -> Answer:
+        """The next request on it. It is closed once the answer says so."""
+        self._writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        answer = await _answer(self._reader, "GET")
+        if answer.closing:
+            self._writer.close()
+        return answer
 
 
 async def _answer(reader: asyncio.StreamReader, method: str) -> Answer:

@@ -221,13 +221,16 @@ class Fleet:
             self._note(member, f"{instance.intent.address} is answered by a process that is not this instance's")
             return
         if not member.checked:
+            member.problem = "its smoke tests are not through"
             problem = await smoke(member.version, instance.intent.address, self._run, 30.0)
             if problem:
                 member.fatal = True
                 self._note(member, problem)
                 return
+            member.problem = "its warm-up requests are not through"
             await warm(member.version, instance.intent.address)
             if member.version.health.min_ready:
+                member.problem = "it has not been healthy for `min_ready`"
                 await self._clock.sleep(member.version.health.min_ready.total_seconds())
                 if await probe(member.version, instance.intent.address, self._run) is not None:
                     return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
@@ -81,8 +81,8 @@ async def _ask(protocol: Protocol, path: str, address: str) -> http2.Reply:
     return await http2.ask(_place(address), _host(address), path, protocol)
 
 
-async def _exchange(path: str | None, address: str, *, whole: bool = False) -> bytes:
-    """The head of the answer to a GET of `path`, once its first line is there or it is `whole`. No path: connect."""
+async def _exchange(path: str | None, address: str) -> bytes:
+    """The beginning of the answer to a GET of `path`, once its first line is there. No path: connect."""
     with _socket(address) as sock:
         loop, answer = asyncio.get_running_loop(), b""
         await loop.sock_connect(sock, _place(address))
@@ -90,7 +90,7 @@ async def _exchange(path: str | None, address: str, *, whole: bool = False) -> b
             return answer
         request = f"GET {path} HTTP/1.1\r\nHost: {_host(address)}\r\nConnection: close\r\n\r\n"
         await loop.sock_sendall(sock, request.encode())
-        while (whole or b"\n" not in answer) and (part := await loop.sock_recv(sock, 65536)):
+        while b"\n" not in answer and (part := await loop.sock_recv(sock, 65536)):
             answer = (answer + part)[:_HEAD]
     return answer
 
@@ -142,7 +142,8 @@ async def _smoke(version: Version, test: Smoke, address: str, run: RunCommand, s
     import httpx  # a fifth of the time that the control plane takes to start, and often not needed
 
     try:
-        response = await _get(address, test.path, seconds)
+        async with _client(address, seconds) as client:
+            response = await client.get(test.path)
     except httpx.HTTPError as error:
         return f"GET {test.path}: {error or type(error).__name__}"
     low, high = test.expect
@@ -172,22 +173,24 @@ async def warm(version: Version, address: str) -> None:
     warm_up = version.warm_up
     if warm_up is None:
         return
+    import httpx
+
     seconds = version.health.timeout.total_seconds()
-    for path in islice(cycle(warm_up.paths), warm_up.requests):
-        with suppress(TimeoutError, OSError):
-            async with asyncio.timeout(seconds):
-                if version.protocol is Protocol.HTTP1:
-                    await _exchange(path, address, whole=True)
-                else:
-                    await _ask(version.protocol, path, address)
+    async with _client(address, seconds) as client:
+        for path in islice(cycle(warm_up.paths), warm_up.requests):
+            with suppress(TimeoutError, OSError, httpx.HTTPError):
+                async with asyncio.timeout(seconds):
+                    if version.protocol is Protocol.HTTP1:
+                        await client.get(path)
+                    else:
+                        await _ask(version.protocol, path, address)
 
 
-async def _get(address: str, path: str, seconds: float) -> httpx.Response:
+def _client(address: str, seconds: float) -> httpx.AsyncClient:
     import httpx
 
     unix = address.startswith("unix:")
     transport = httpx.AsyncHTTPTransport(uds=address.removeprefix("unix:") if unix else None)
-    headers: Mapping[str, str] = {"user-agent": "segue-smoke"}
+    headers = {"user-agent": "segue-smoke"}
     base = "http://localhost" if unix else f"http://{address}"
-    async with httpx.AsyncClient(transport=transport, base_url=base, timeout=seconds, headers=headers) as client:
-        return await client.get(path)
+    return httpx.AsyncClient(transport=transport, base_url=base, timeout=seconds, headers=headers)

@@ -31,6 +31,8 @@ from segue.errors import SegueError
 
 LINUX = sys.platform == "linux"
 LONGEST_SOCKET_PATH = 107 if LINUX else 103
+DRAIN = 30
+"""Seconds that connections have, unless it is said otherwise, when an Envoy or a listener is replaced."""
 _RECORD, _LOCK, LOG = "envoy.json", "envoy.lock", "envoy.log"
 _RESTARTS = "hot"
 """How the sockets begin by which an Envoy takes over from another one."""
@@ -129,10 +131,17 @@ def _last(folder: Path) -> Running | None:
         return None
 
 
-def launch(folder: Path, config: Path, running: Running, options: tuple[str, ...] = ()) -> Running:
-    """Start Envoy with `config`; `running` says everything but who it is. The lock is held."""
+def launch(
+    folder: Path, config: Path, running: Running, options: tuple[str, ...] = (), *, drain: int = DRAIN
+) -> Running:
+    """Start Envoy with `config`; `running` says everything but who it is. The lock is held.
+
+    `drain`: seconds that connections have when it, or one of its listeners, is replaced.
+    """
     command = [str(binary()), "-c", str(config), "--concurrency", str(running.concurrency), "-l", "warning"]
     command += ["--file-flush-interval-msec", "1000"]  # of the access log: by default ten seconds
+    # By default the users of one that is replaced leave little by little: until then no table reaches them.
+    command += ["--drain-time-s", str(drain), "--drain-strategy", "immediate"]
     if running.node:
         command += ["--service-node", running.node]
     if LINUX:

@@ -84,7 +84,8 @@ class Proxy:
         async with self._unwatched():
             first = self.running
             options = (
-                *("--drain-time-s", str(self._drain), "--parent-shutdown-time-s", str(self._drain + 5)),
+                "--parent-shutdown-time-s",
+                str(self._drain + 5),
                 "--skip-hot-restart-parent-stats",  # half of them would be counted twice, half not at all
             )
             try:
@@ -163,7 +164,7 @@ class Proxy:
         node = f"segue-{secrets.token_hex(6)}"
         planned = Running(process.boot(), 0, "", epoch, str(admin), node, self._concurrency, before)
         with process.locked(self._folder):
-            running = process.launch(self._folder, config, planned, options or ("--drain-time-s", str(self._drain)))
+            running = process.launch(self._folder, config, planned, options, drain=self._drain)
         await self._answering(running)
         return running
 

@@ -35,7 +35,6 @@ CONNECTED_WITHIN = 10.0
 """Seconds that Envoy may take to come for a table, be it that it is being restarted."""
 CLOSED_WITHIN = 2.0
 """Seconds that a listener may take to close after Envoy has confirmed that it goes."""
-DRAIN = 30
 _POLL = 0.002
 
 _WARMING = "cluster_manager.warming_clusters", "listener_manager.total_listeners_warming"
@@ -52,7 +51,7 @@ class EnvoyRouter:
     `drain`: seconds that connections have when Envoy itself or one of its listeners is replaced.
     """
 
-    def __init__(self, folder: Path, *, concurrency: int | None = None, drain: int = DRAIN) -> None:
+    def __init__(self, folder: Path, *, concurrency: int | None = None, drain: int = process.DRAIN) -> None:
         self._folder = folder
         self._proxy = Proxy(folder, concurrency, drain)
         self._server = ConfigServer()
