@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, TypeVar
 
@@ -15,7 +15,11 @@ class Clock(Protocol):
     """The time of day, a time that never goes back, and waiting."""
 
     def now(self) -> datetime:
-        """The time of day, in UTC."""
+        """The time of day, in UTC. It is not set while something waits for a time of day to come."""
+        ...
+
+    def follow(self) -> None:
+        """Nothing waits now: take over what the machine's clock has been set to."""
         ...
 
     def monotonic(self) -> float:
@@ -27,12 +31,28 @@ class Clock(Protocol):
         ...
 
 
+def _wall() -> datetime:
+    return datetime.now(UTC)
+
+
 class SystemClock:
-    """The machine's own clock."""
+    """The machine's own clock: its time of day when it was last followed, and the time that has passed since.
+
+    A clock is set while it runs, by hand or when a machine has found a time server at last. A judgement that was
+    to take a minute would end at once then, or take hours.
+    """
+
+    def __init__(self, wall: Callable[[], datetime] = _wall, steady: Callable[[], float] = time.monotonic) -> None:
+        self._wall, self._steady = wall, steady
+        self.follow()
 
     def now(self) -> datetime:
-        """The time of day, in UTC."""
-        return datetime.now(UTC)
+        """The time of day, in UTC, as long as nobody has set the machine's clock since it was last followed."""
+        return self._followed + timedelta(seconds=self._steady() - self._at)
+
+    def follow(self) -> None:
+        """Take over what the machine's clock says."""
+        self._followed, self._at = self._wall(), self._steady()
 
     def monotonic(self) -> float:
         """Seconds since some moment; they do not jump when the time of day is set."""

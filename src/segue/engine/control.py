@@ -107,6 +107,8 @@ class ControlPlane:
     async def _tend(self) -> None:
         while True:
             await self.world.clock.sleep(TEND_EVERY)
+            if not any(service.waits for service in self.services.values()):
+                self.world.clock.follow()
             try:
                 await self.world.platform.tend()
             except SegueError as error:

@@ -204,7 +204,7 @@ class Performer:
         book = self._book
         if not book.record.person.full and book.record.person.passed < number:
             within = book.record.judging.approve_within
-            left = book.ask(number, question) + within - self._clock.now()
+            left = min(book.ask(number, question) + within - self._clock.now(), within)
 
             def passed() -> bool:
                 return book.record.person.full or book.record.person.passed >= number

@@ -184,7 +184,8 @@ class Runner:
             demand = before.after(step)
             known = begun.get(number)
             if known is None or known.ended is None:
-                began = known.began if known else await self._begin(number, demand)
+                # The clock may have been set back since: no wait begins later than now.
+                began = min(known.began, self._clock.now()) if known else await self._begin(number, demand)
                 await self._perform(number, before, demand, began)
             before = demand
 

@@ -47,6 +47,11 @@ class Service:
         return self._life.rollout
 
     @property
+    def waits(self) -> bool:
+        """Whether it waits for a time of day: in a rollout, or for the end of keep."""
+        return self.rollout is not None or self.keeper.demand.kept_until is not None
+
+    @property
     def certificate_problem(self) -> str | None:
         """Why the files of the certificate that users are shown cannot be used as they are now."""
         tls = self.record.route.tls if self.record.stable else None

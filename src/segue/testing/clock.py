@@ -65,6 +65,13 @@ class VirtualClock:
         """The time of day, in UTC."""
         return self._start + timedelta(seconds=self._elapsed)
 
+    def follow(self) -> None:
+        """There is no other clock to follow."""
+
+    def set(self, by: timedelta) -> None:
+        """Let the time of day be so much later, or earlier, than it is."""
+        self._start += by
+
     def monotonic(self) -> float:
         """Seconds since the clock was made."""
         return self._elapsed
