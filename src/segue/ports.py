@@ -80,6 +80,14 @@ class Platform(Protocol):
         """
         ...
 
+    async def end_others(self, known: Sequence[Intent], grace: timedelta) -> int:
+        """End what was started from any intent but `known`; returns how many instances that were.
+
+        For a journal that was restored from a copy: it does not know what was started since. They are asked to end
+        (TERM), and killed after `grace`.
+        """
+        ...
+
     async def tend(self) -> None:
         """Do what is due from time to time: long logs are rotated. Raises SegueError."""
         ...

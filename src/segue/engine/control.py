@@ -11,6 +11,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -41,6 +42,10 @@ from segue.ports import Commands, Evidence, Lines, Platform, Router
 
 TEND_EVERY = 60.0
 """Seconds between two looks at what the platform has to do from time to time."""
+
+
+STRAYS_GRACE = timedelta(seconds=10)
+"""How long an instance may take to end that a restored journal does not know."""
 
 
 class RunningRouter(Router, Protocol):
@@ -103,6 +108,7 @@ class ControlPlane:
         self._tasks = [asyncio.create_task(self._tend()), asyncio.create_task(self._note_boot())]
         if self.journal.restored:
             self.journal.tell("note", text="the journal was damaged and has been restored from its last copy")
+            self._tasks.append(asyncio.create_task(self._end_strays()))
 
     async def _tend(self) -> None:
         while True:
@@ -113,6 +119,22 @@ class ControlPlane:
                 await self.world.platform.tend()
             except SegueError as error:
                 self.journal.tell("note", text=error.message)
+
+    async def _end_strays(self) -> None:
+        """End what was started since the copy was made from which the journal was restored: nobody knows of it."""
+        await self._settled()
+        known = [record.intent for name in self.services for record in self.journal.intents(name)]
+        ended = await self.world.platform.end_others(known, STRAYS_GRACE)
+        if ended:
+            text = f"{ended} instances that the restored journal does not know were ended"
+            self.journal.tell("note", text=text)
+
+    async def _settled(self) -> None:
+        while True:
+            try:
+                return await self.world.router.settled()
+            except RouterLost:
+                await self.world.clock.sleep(0.1)
 
     async def _note_boot(self) -> None:
         """Write down which start of the machine this is, once all have turned back that the restart has cut short."""

@@ -8,6 +8,7 @@ Rule 3: nothing that runs depends on the control plane: no pipe, no parent's dea
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import shlex
@@ -149,6 +150,16 @@ class ProcessPlatform:
         if child is not None:
             await child.ended()
         return by_itself
+
+    async def end_others(self, known: Sequence[Intent], grace: timedelta) -> int:
+        """End what was started from any intent but `known`, after `grace` by a kill; how many instances that were."""
+        self._claims.mkdir(parents=True, exist_ok=True, mode=0o700)
+        names = {intent.nonce for intent in known}
+        others = [claim for file in self._claims.iterdir() if file.name not in names and (claim := claims.read(file))]
+        running = [claim.identity for claim in others if claim.identity is not None and alive(claim.identity)]
+        nothing = self._logs.folder / "-"  # whose log they write to is forgotten
+        await asyncio.gather(*(Session(one, nothing).end(signals.SIGTERM, grace) for one in running))
+        return len(running)
 
     async def logs(self, instance: InstanceId, *, lines: int, follow: bool) -> AsyncIterator[str]:
         """The last `lines` lines that an instance wrote, over its restarts, and with `follow` all that come."""

@@ -160,6 +160,14 @@ class FakePlatform:
             self._end(process, 0 if by_itself else -9, by_itself=by_itself)
             return process.by_itself
 
+    async def end_others(self, known: Sequence[Intent], grace: timedelta) -> int:
+        """End what runs but for `known`; how many instances that were."""
+        others = [process.instance for process in self._processes.values() if self._runs(process)]
+        strays = [instance for instance in others if instance.intent not in known]
+        for instance in strays:
+            await self.stop(instance, "TERM", grace)
+        return len(strays)
+
     async def tend(self) -> None:
         """There is nothing to do."""
 

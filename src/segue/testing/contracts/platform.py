@@ -231,6 +231,18 @@ class PlatformContract:
 
         stand.run(story())
 
+    def test_what_nobody_knows_of_is_ended_and_what_is_known_goes_on(self, stand: Stand) -> None:
+        async def story() -> None:
+            known, other = await _begin(stand, Does.SERVE), await _begin(stand, Does.SERVE)
+            await until(lambda: stand.platform.listens(other))
+            after = stand.restarted()
+            assert await after.end_others([known.intent], GRACE) == 1
+            assert await after.find([known.intent, other.intent]) == [known]
+            assert await after.end_others([known.intent], GRACE) == 0
+            assert await after.end_others([], GRACE) == 1
+
+        stand.run(story())
+
     def test_the_last_lines_of_the_log_are_read_over_restarts_of_the_instance(self, stand: Stand) -> None:
         async def story() -> None:
             assert await _lines(stand.platform, 5) == []
