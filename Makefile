@@ -45,6 +45,11 @@ bench-shield: $(READY) tools  ## versions on trial, full size; writes docs/measu
 bench-listener: $(READY) tools  ## what a listener carries and costs, half an hour; writes docs/measured/listener.md
 	$(BIN)/python bench/listener.py
 
+.PHONY: soak
+LENGTH ?= 3600
+soak: $(READY)  ## deployments one after another while everything goes wrong, for LENGTH seconds; writes docs/measured/soak.md
+	$(BIN)/python bench/soak.py --seconds $(LENGTH) --write $(if $(SEED),--seed $(SEED))
+
 lock:  ## pin anew what pyproject.toml asks for
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-annotate --no-header --universal \

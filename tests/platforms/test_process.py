@@ -479,6 +479,19 @@ asyncio.run(main())
     assert await asyncio.wait_for(waiting, 20) is None
 
 
+async def test_what_ended_long_ago_is_forgotten_and_what_runs_is_not(platform: ProcessPlatform, folder: Path) -> None:
+    made = version(folder, f"{PYTHON} listen.py 127.0.0.1 {{port}}")
+    runs, ended, fresh = [await begin(platform, made) for _ in range(3)]
+    for instance in (ended, fresh):
+        await platform.stop(instance, "TERM", GRACE)
+    long_ago = time.time() - 2 * 86400
+    for instance in (runs, ended):
+        os.utime(claim(folder, instance.intent), (long_ago, long_ago))
+    await platform.tend()
+    there = {instance.intent.nonce for instance in (runs, ended, fresh) if claim(folder, instance.intent).exists()}
+    assert there == {runs.intent.nonce, fresh.intent.nonce}
+
+
 async def test_a_process_that_has_the_pid_of_an_instance_is_neither_found_nor_signalled(
     platform: ProcessPlatform, folder: Path
 ) -> None:

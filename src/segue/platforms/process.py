@@ -167,7 +167,8 @@ class ProcessPlatform:
             yield line
 
     async def tend(self) -> None:
-        """Rotate the logs that have grown too long: to be called now and then. Raises SegueError."""
+        """Rotate the logs that have grown too long, forget what ended long ago. Raises SegueError."""
+        self._prune(set())
         await self._logs.rotate()
 
     def forget(self, instance: InstanceId) -> None:
@@ -215,7 +216,7 @@ class ProcessPlatform:
 
     def _prune(self, wanted: set[str]) -> None:
         before = time.time() - _FORGOTTEN.total_seconds()
-        for file in self._claims.iterdir():
+        for file in self._claims.iterdir() if self._claims.exists() else ():
             if file.name not in wanted and file.stat().st_mtime < before and file.read_text() in claims.ENDED:
                 file.unlink()
 
