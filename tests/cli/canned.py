@@ -33,11 +33,15 @@ class Request:
 
 @dataclass
 class Stream:
-    """The events of a rollout. A connection breaks off after each sequence number in `breaks`, once."""
+    """The events of a rollout. A connection breaks off after each sequence number in `breaks`, once.
+
+    `then`: what is answered after the first time.
+    """
 
     events: Sequence[Event]
     breaks: list[int] = field(default_factory=list)
     ends: bool = True
+    then: Failure | None = None
 
 
 @dataclass
@@ -144,6 +148,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._part(json.dumps(event).encode() + b"\n")
             if event["seq"] in stream.breaks:
                 stream.breaks.remove(event["seq"])
+                if stream.then:
+                    self.server.plane.on("GET", urlsplit(self.path).path, stream.then)
                 self.connection.shutdown(socket.SHUT_RDWR)
                 self.close_connection = True
                 return

@@ -101,6 +101,15 @@ def test_a_broken_stream_is_taken_up_again_and_nothing_is_shown_twice(segue: Seg
     assert after == [["0"], ["3"], ["4"], ["9"], ["20"]]
 
 
+def test_a_rollout_that_was_forgotten_is_told_to_be(segue: Segue, plane: Plane, shop: Path) -> None:
+    unknown = {"code": "refused", "exit": 4, "message": "there is no rollout r1", "next": "segue history"}
+    deploys(plane, stories.promoted().events, breaks=[3], then=Failure(404, unknown))
+    said = segue("deploy")
+    assert said.status == 4
+    assert "r1 is no longer known: the journal was damaged, and its last copy is older" in said.err
+    assert "Next:  segue status" in said.err
+
+
 def test_a_control_plane_that_stays_away_is_given_up(
     segue: Segue, plane: Plane, shop: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from segue.cli.context import Context, quote
 from segue.cli.picture import Event, Picture
 from segue.cli.trouble import INTERRUPTED
 from segue.cli.views import View, detached, held, view_for
-from segue.errors import Unreachable
+from segue.errors import Refused, SegueError, Unreachable
 
 if TYPE_CHECKING:
     from segue.cli.cancel import Cancel
@@ -126,12 +126,23 @@ def _asks(context: Context, service: str, rollout: str) -> bool:
 def events(context: Context, rollout: str, *, tick: float | None = None) -> Iterator[Event | None]:
     """All events of a rollout, each once, to its end; None whenever nothing came for `tick` seconds.
 
-    A broken connection is made again from the last event on. Raises Unreachable after `PATIENCE` without one.
+    A broken connection is made again from the last event on. Raises Unreachable after `PATIENCE` without one, and
+    Refused if the rollout is not known, or not any more.
     """
-    for event in stream(context, f"/v1/rollouts/{quote(rollout)}/events", 0, tick, next=f"segue wait {rollout}"):
-        yield event
-        if event is not None and event["event"] == "finished":
-            return
+    told = False
+    try:
+        for event in stream(context, f"/v1/rollouts/{quote(rollout)}/events", 0, tick, next=f"segue wait {rollout}"):
+            yield event
+            told = told or event is not None
+            if event is not None and event["event"] == "finished":
+                return
+    except SegueError as refused:
+        if not told or refused.exit != Refused.exit:
+            raise
+        raise Refused(_FORGOTTEN.format(rollout=rollout), next="segue status") from refused
+
+
+_FORGOTTEN = "the rollout {rollout} is no longer known: the journal was damaged, and its last copy is older."
 
 
 def stream(
