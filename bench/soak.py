@@ -32,7 +32,6 @@ MORE = 1.25
 """What is at rest in the last quarter may be so many times what it was in the second one, and `SLACK` more."""
 SLACK = {"plane_memory": 8, "envoy_memory": 8, "guardian_memory": 4, "home": 16, "files": 40}
 GROWS = {
-    "shared_memory": "a file of 104 bytes for each Envoy",
     "claims": "what was started is known for a day after its end",
     "put_aside": "damaged files are kept for whoever wants to look at them",
 }

@@ -20,6 +20,8 @@ from segue.testing.tally import Loss, Tally
 
 WITHIN = 90.0
 """Seconds that an operation may take, and again that everything may take to be at rest."""
+TIDY, REPLACED = 15.0, 60.0
+"""Seconds within which nothing may be left behind; an Envoy that is replaced lets its connections end in 35."""
 BAD: Mapping[str, Mapping[str, str]] = {
     "answers 500": {"APP_BROKEN": "500"},
     "hangs": {"APP_BROKEN": "hang"},
@@ -206,7 +208,7 @@ def _judged(this: Round, deployer: Deployer, envoy: int) -> None:
     if status and status["degraded"] and not fault.forgets:
         this.flaws.append(f"degraded: {status['degraded']}")
     try:
-        until(lambda: not world.left_behind(), 15)
+        until(lambda: not world.left_behind(), REPLACED if fault.replaces else TIDY)
     except TimeoutError:
         this.flaws += world.left_behind()
     if world.envoy() != envoy and not fault.replaces:
