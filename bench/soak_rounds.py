@@ -31,6 +31,8 @@ BAD: Mapping[str, Mapping[str, str]] = {
     "ends at its start": {"APP_EXIT": "3"},
     "never healthy": {"APP_UNHEALTHY": "1"},
 }
+SPARE = 3
+"""Instances that a service has at least which is changed in place: one changes, one fails, and one still serves."""
 GOOD: Mapping[str, str] = {"APP_DELAY": "0.01"}
 
 
@@ -92,8 +94,11 @@ class Deployer:
             return Operation("rollback", ("rollback",), self.retained[-1])
         self._number += 1
         version = f"v{self._number}"
+        size = self.world.size()
         how = strategy(random)
-        replicas = self.world.size() if how["use"] == "in_place" else random.choice([2, 3, 3, 4])
+        while how["use"] == "in_place" and size < SPARE:
+            how = strategy(random)
+        replicas = size if how["use"] == "in_place" else random.choice([2, 3, 3, 4])
         name, env = random.choice(list(BAD.items())) if kind == "bad" else ("", {})
         judge = {"low_traffic": "continue", "undecided": "continue", "settle": "0s"}
         self.world.write(version, {**GOOD, **env}, replicas=replicas, strategy=how, judge=judge)

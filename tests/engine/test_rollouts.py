@@ -8,8 +8,9 @@ import pytest
 
 from segue.core.release import How
 from segue.engine.control import ControlPlane
+from segue.engine.orders import Asker
 from segue.testing.fakes import Behaviour, losses
-from segue.testing.plane import STRATEGIES, Lab, an_order, deployed, status, tidied
+from segue.testing.plane import STRATEGIES, Lab, an_order, deployed, ended, status, tidied
 
 
 @pytest.fixture
@@ -70,5 +71,19 @@ def test_a_version_that_cannot_serve_is_refused_and_users_see_nothing(
         assert (found["state"], found["stable"], set(found["versions"])) == ("steady", "v1", {"v1"})
         assert {instance.intent.revision for instance in lab.world.platform.running} == {"v1.1"}
         assert list(losses(lab.world.record.calls)) == []
+
+    lab.run(scene)
+
+
+def test_a_scaling_that_fails_leaves_the_service_as_large_as_it_was(lab: Lab) -> None:
+    boom = [Behaviour(exits=0.02, log=("boom",)) for _ in range(6)]
+    lab.world.platform.order("v1.1", *([Behaviour()] * 3), *boom)
+
+    async def scene(plane: ControlPlane) -> None:
+        await deployed(plane, an_order("v1", replicas=3))
+        failed = await ended(plane, await plane.services["shop"].scale(4, Asker()))
+        assert failed.outcome == "rolled_back"
+        assert plane.services["shop"].record.demand.sizes == {"v1.1": 3}
+        assert (await deployed(plane, an_order("v2", replicas=3))).outcome == "promoted"
 
     lab.run(scene)

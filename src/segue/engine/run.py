@@ -294,8 +294,12 @@ class Runner:
         for step in plan if not self._hooks_left else plan[: max(walked, decision(plan))]:
             demand = demand.after(step)
         demand = replace(demand, slack=NOTHING)
+        if self.record.turned is not None:  # what was to become larger, or smaller, is as large as it was
+            start = self.record.start
+            sizes = {version: start.count(version) or size for version, size in demand.sizes.items()}
+            return replace(demand, sizes=sizes)
         release = self.record.release
-        if self.record.turned is None and release and release.old and release.strategy.keep:
+        if release and release.old and release.strategy.keep:
             until = self._clock.now() + release.strategy.keep
             return replace(demand, kept=release.old.revision, kept_until=until)
         return demand

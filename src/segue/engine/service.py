@@ -194,7 +194,7 @@ class Service:
 
     def _scale(self, count: int, asker: Asker) -> Answer:
         stable, demand = self._serving(), self.keeper.demand
-        if demand.count(stable) == count:
+        if demand.count(stable) == demand.sizes.get(stable) == count:
             return Answer(None, f"{self.name} already has {count} instance{'' if count == 1 else 's'}")
         record = self._beginning.new("scale", "scale", asker, old=stable, new=stable)
         start = replace(demand, sizes={**demand.sizes, stable: count})

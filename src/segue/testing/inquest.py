@@ -193,6 +193,8 @@ class Inquest:
                 found.append(
                     f"{record.stable} is to serve alone, not {dict(demand.counts)} with {dict(demand.shares)}"
                 )
+            if {version: demand.sizes.get(version) for version in demand.counts} != dict(demand.counts):
+                found.append(f"{dict(demand.counts)} instances at rest, and not {dict(demand.sizes)}")
         return found
 
     def _requests(self, plane: ControlPlane, answers: Mapping[str, str | None]) -> list[str]:
