@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Without its bytecode Python compiles everything anew at each start, and tests start it a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check setup tools bench-loss bench bench-judge bench-shield bench-listener fuzz lock clean simulate
+.PHONY: demo test check setup tools bench-loss bench bench-judge bench-shield bench-listener bench-scale fuzz lock clean simulate
 
 demo: $(READY)  ## real versions of a real application, deployed under load by each strategy
 	$(BIN)/segue demo
@@ -44,6 +44,13 @@ bench-shield: $(READY) tools  ## versions on trial, full size; writes docs/measu
 
 bench-listener: $(READY) tools  ## what a listener carries and costs, half an hour; writes docs/measured/listener.md
 	$(BIN)/python bench/listener.py
+
+bench-scale: $(READY)  ## a thousand services, a hundred rollouts at once, a year: a quarter of an hour; writes docs/measured/scale.md
+	$(BIN)/python bench/scale.py
+
+.PHONY: crash
+crash: $(READY)  ## every step of every strategy, each part killed there, under load; an hour or more (SAMPLE=20 tries some)
+	$(BIN)/python bench/crash.py $(if $(SEED),--seed $(SEED)) $(if $(SAMPLE),--sample $(SAMPLE))
 
 .PHONY: soak
 LENGTH ?= 3600

@@ -63,6 +63,10 @@ class OnePort:
         """There is nothing to stop."""
         return True
 
+    async def end_others(self, known: Sequence[Intent], grace: timedelta) -> int:
+        """There are none."""
+        return 0
+
     async def tend(self) -> None:
         """There is nothing to tend."""
 

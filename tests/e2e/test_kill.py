@@ -52,7 +52,7 @@ def test_every_entry_of_the_journal_opens_or_closes_a_gap(stage: Stage) -> None:
     assert (found[-1].opens, found[-1].closes) == ("decided", "ended")
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_rollout_ends_the_same_though_the_control_plane_is_killed(seed: int, stage: Stage) -> None:
     whole = stage.update()
     envoy, plane = stage.envoy(), stage.answering()
@@ -73,6 +73,7 @@ def test_a_version_that_is_refused_is_refused_though_the_control_plane_is_killed
     assert stage.envoy() == envoy
 
 
+@pytest.mark.slow
 def test_scaling_and_going_down_end_the_same_though_the_control_plane_is_killed(stage: Stage) -> None:
     more, fewer = stage.scale(count=3), stage.scale(count=2)
     assert stage.scale(kill(Point("scale up", Moment.BETWEEN)), count=3) == more
@@ -82,6 +83,7 @@ def test_scaling_and_going_down_end_the_same_though_the_control_plane_is_killed(
     assert stage.instances() == []
 
 
+@pytest.mark.slow
 def test_a_rollout_ends_the_same_though_each_control_plane_is_killed_while_it_recovers(stage: Stage) -> None:
     whole = stage.update()
     envoy = stage.envoy()
@@ -114,7 +116,7 @@ def test_a_control_plane_that_stands_still_for_ten_seconds_goes_on(stage: Stage)
     assert stage.answering() == plane
 
 
-@pytest.mark.parametrize("victim", [Victim.ENVOY, Victim.BOTH])
+@pytest.mark.parametrize("victim", [Victim.ENVOY, pytest.param(Victim.BOTH, marks=pytest.mark.slow)])
 def test_a_rollout_ends_the_same_though_envoy_is_killed(victim: Victim, stage: Stage) -> None:
     """Requests are lost only while there is no Envoy; how many, and for how long, is printed."""
     whole = stage.update()

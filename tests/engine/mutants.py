@@ -116,7 +116,7 @@ MUTANTS = (
     Mutant(
         "instances count before the router counts them",
         "engine/keeper.py",
-        "        while not await self._counted(version) >= count:\n",
+        "        while self._told_of(version) < count or await self._counted(version) < count:\n",
         "        while not len(self.fleet.of(version)) >= count:\n",
     ),
     Mutant(

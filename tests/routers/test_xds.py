@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
+import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 from google.rpc import status_pb2
 
 from segue.routers.envoy.snapshot import Kind, Packed
-from segue.routers.envoy.xds import Held, Resource, Stream
+from segue.routers.envoy.xds import ConfigServer, Held, Resource, Stream
 
 ALL = tuple(Kind)
 
@@ -142,3 +145,22 @@ def test_what_an_envoy_brings_from_before_stays_until_it_is_pruned() -> None:
     stream.prune(Kind.CLUSTER)
     (told,) = stream.responses()
     assert list(told.removed_resources) == ["old"]
+
+
+async def test_an_envoy_that_is_started_again_while_it_is_waited_for_is_known_by_its_new_name(tmp_path: Path) -> None:
+    server, running = ConfigServer(), ["dead"]
+    await server.open(tmp_path / "ads.sock", epoch=1)
+    waiting = asyncio.create_task(server.connected(lambda: running[-1], timeout=20))
+    await asyncio.sleep(0)
+    running.append("another")
+    async with grpc.aio.insecure_channel(f"unix:{tmp_path / 'ads.sock'}") as channel:
+        talk = channel.stream_stream(
+            "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources",
+            request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
+        )()
+        request = discovery_pb2.DeltaDiscoveryRequest(type_url=Kind.CLUSTER.url)
+        request.node.id = "another"
+        await talk.write(request)
+        await waiting
+        talk.cancel()
+    await server.close()

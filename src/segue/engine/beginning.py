@@ -79,7 +79,7 @@ class Beginning:
 
     def _usual_judging(self) -> Judging:
         """How the last deployment was judged: what has no manifest of its own is judged likewise."""
-        found = (rollout.judging for rollout in self._journal.rollouts(self._life.name) if rollout.manifest)
+        found = (rollout.judging for rollout in self._journal.past(self._life.name) if rollout.manifest)
         return next(found, Judging())
 
     def _start(self, release: Release) -> Demand:

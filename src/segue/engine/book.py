@@ -109,7 +109,7 @@ class Book:
         """The rollout has ended, with all that was to tidy up."""
         self.record = replace(self.record, ended=self._clock.now())
         self._journal.put_rollout(self.record)
-        self._journal.copy()
+        self._journal.copy(self.record.id)
 
     # What persons are asked, and say
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from segue.core.release import Revision, revision, version_of
@@ -104,15 +104,16 @@ class Catalog:
         self._store.save_environment(self.service, first, order.environment)
         return VersionRecord(order.version, 1, version, recipe, order.hooks, self._clock.now())
 
-    def served(self, now: Revision | None) -> list[str]:
+    def served(self, now: Revision | None) -> Iterator[str]:
         """The names of versions other than `now` that have served and are still known, the latest first."""
-        serving = now and version_of(now)
-        names: dict[str, None] = {}
-        for rollout in self._journal.rollouts(self.service):
-            if rollout.outcome == "promoted" and rollout.release:
-                found = (version_of(side) for side in (rollout.new, rollout.old) if side)
-                names |= {name: None for name in found if name != serving and self.named(name)}
-        return list(names)
+        left = {known.name for known in self.known.values()} - {now and version_of(now)}
+        for sides in self._journal.promoted(self.service) if left else ():
+            for name in (version_of(side) for side in sides if side):
+                if name in left:
+                    left.remove(name)
+                    yield name
+            if not left:
+                return
 
     async def forget_all_but(self, names: Iterable[str]) -> None:
         """Forget the versions that are not among `names`, and delete what they are made of."""

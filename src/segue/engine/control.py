@@ -38,10 +38,14 @@ from segue.engine.tokens import own_token
 from segue.engine.versions import VersionStore
 from segue.engine.watch import Sight
 from segue.errors import RouterLost, RouterRefused, SegueError
-from segue.ports import Commands, Evidence, Lines, Platform, Router
+from segue.ports import Commands, Evidence, Instance, Lines, Platform, Router
 
 TEND_EVERY = 60.0
 """Seconds between two looks at what the platform has to do from time to time."""
+
+
+ADOPTED_AT_ONCE = 100
+"""So many instances that were found running are asked at a time how they are: each takes a descriptor."""
 
 
 STRAYS_GRACE = timedelta(seconds=10)
@@ -85,6 +89,7 @@ class ControlPlane:
         self.services: dict[str, Service] = {}
         self.journal = Journal(home / "journal", world.clock)
         self.tables = TableKeeper(world.router)
+        self._adopting = asyncio.Semaphore(ADOPTED_AT_ONCE)
         self._cut_short: list[tuple[Service, Runner]] = []
         self._addresses = Addresses(self.services, self.tables, world.router)
         self._certificates = Certificates(home / "certificates")
@@ -223,7 +228,7 @@ class ControlPlane:
         found = {there.intent.nonce: there for there in await self.world.platform.find([r.intent for r in records])}
         await asyncio.gather(
             *(
-                keeper.fleet.adopt(record, keeper.version(record.intent.revision), found[record.intent.nonce])
+                self._adopt(keeper, record, found[record.intent.nonce])
                 for record in records
                 if record.intent.nonce in found
             )
@@ -233,6 +238,10 @@ class ControlPlane:
             keeper.try_out(running)
         keeper.resume(service.record.demand, self._before(service))
         return [record for record in records if record.intent.nonce not in found]
+
+    async def _adopt(self, keeper: Keeper, record: IntentRecord, instance: Instance) -> None:
+        async with self._adopting:
+            await keeper.fleet.adopt(record, keeper.version(record.intent.revision), instance)
 
     def _before(self, service: Service) -> Demand:
         """What was true when the service's demand was begun."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segue.engine.clock import Clock
+from segue.engine.spare import Spare
 
 RESERVE_BYTES = 4 << 20
 """Room kept aside so that a rollout can be turned back on a full disk."""
@@ -36,6 +37,7 @@ class Database:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.restored = self._mend("journal", clock) | self._mend("events", clock)
         self._db = self._open(schema)
+        self._spare = Spare(self._db, folder / "journal.copy.db")
         for table, column in added:
             self._add(table, column)
         self._keep_reserve()
@@ -65,20 +67,13 @@ class Database:
             with suppress(FileNotFoundError):
                 Path(f"{path}{suffix}").rename(self._folder / f"{name}.damaged-{stamp}.db{suffix}")
         if copy.exists() and _sound(copy):
-            path.write_bytes(copy.read_bytes())
+            with closing(sqlite3.connect(copy)) as spare, closing(sqlite3.connect(path)) as mended:
+                spare.backup(mended)
         return True
 
-    def copy(self) -> None:
-        """Keep a copy of the journal to go back to, should it be damaged. Without room for it there is none."""
-        target = self._folder / "journal.copy.db"
-        fresh = target.with_suffix(".new")
-        try:
-            with closing(sqlite3.connect(fresh)) as copy:
-                self._db.backup(copy)
-            fresh.replace(target)
-        except (sqlite3.OperationalError, OSError):
-            with suppress(OSError):
-                fresh.unlink()
+    def copy(self, rollout: str) -> None:
+        """Keep a copy of the journal to go back to, should it be damaged; `rollout` has ended since the last time."""
+        self._spare.update(rollout)
         self._keep_reserve()
 
     def close(self) -> None:
@@ -106,10 +101,25 @@ class Database:
             self._depth -= 1
             self._written()
 
+    @property
+    def writing(self) -> bool:
+        """Whether a transaction is under way."""
+        return self._depth > 0
+
     def write(self, sql: str, values: Sequence[Any] | dict[str, Any]) -> None:
         """Execute one statement that writes."""
         with self.transaction():
             self._db.execute(sql, values)
+
+    def write_soon(self, sql: str, values: Sequence[Any]) -> None:
+        """As `write`, but not waited for: it is lost if the machine goes down before the next one that is."""
+        if self.writing:
+            return self.write(sql, values)
+        self._db.execute("PRAGMA main.synchronous=NORMAL")
+        try:
+            self.write(sql, values)
+        finally:
+            self._db.execute("PRAGMA main.synchronous=FULL")
 
     def put(self, table: str, values: dict[str, Any]) -> None:
         """Write a row, in place of the one with the same key."""
@@ -120,10 +130,16 @@ class Database:
         """The rows that a query finds."""
         return self._db.execute(sql, values).fetchall()
 
+    def each(self, sql: str, *values: Any) -> Iterator[sqlite3.Row]:
+        """The rows that a query finds, one after the other: no more is read than is asked for."""
+        return iter(self._db.execute(sql, values))
+
     def _keep_reserve(self) -> None:
         try:
             if _room(self._folder) > 4 * RESERVE_BYTES:
-                (self._folder / "reserve").write_bytes(b"\0" * RESERVE_BYTES)
+                reserve = self._folder / "reserve"
+                if not reserve.exists() or reserve.stat().st_size < RESERVE_BYTES:
+                    reserve.write_bytes(b"\0" * RESERVE_BYTES)
                 self.disk_full = False
         except OSError:
             self._free_reserve()

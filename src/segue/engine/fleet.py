@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
+from zlib import crc32
 
 from segue.core.release import Revision
 from segue.core.traffic import InstanceId
@@ -102,7 +103,7 @@ class Fleet:
             return
         healthy = await probe(version, record.intent.address, self._run) is None
         if healthy and record.checked and await self._platform.listens(instance):
-            self._set(member, State.READY)
+            member.state = State.READY  # clients were told when it became so
 
     def run_adopted(self) -> None:
         """Begin to look after the instances that were taken over."""
@@ -204,6 +205,8 @@ class Fleet:
     async def _watch_health(self, member: Member, instance: Instance) -> None:
         health, well, ill = member.version.health, 0, 0
         every = health.every.total_seconds()
+        if member.state is State.READY:  # it was adopted, with many others: they are not to be asked all at once
+            await self._clock.sleep(every * crc32(member.id.encode()) / 2**32)
         while True:
             problem = await probe(member.version, instance.intent.address, self._run)
             well, ill = (well + 1, 0) if problem is None else (0, ill + 1)

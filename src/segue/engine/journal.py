@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +36,18 @@ from segue.engine.records import (
 )
 from segue.ports import Intent
 
+REPEATED_WITHIN = timedelta(days=7)
+"""So long the same request is given the same answer."""
+
 
 class Journal:
     """The journal of one home. Its methods are synchronous: when they return, it is written down."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._clock = clock
-        self._pulse = asyncio.Event()
+        self._followers: dict[asyncio.Event, tuple[str | None, str | None]] = {}
+        self._told: list[tuple[str | None, str | None]] = []
+        self._services: dict[str, ServiceRecord] = {}
         self._db = Database(folder, rows.SCHEMA, clock, self._wake, rows.ADDED)
 
     @property
@@ -57,9 +64,9 @@ class Journal:
         """All that is written inside is written together or not at all. May be nested."""
         return self._db.transaction()
 
-    def copy(self) -> None:
-        """Keep a copy of the journal to go back to, should it be damaged."""
-        self._db.copy()
+    def copy(self, rollout: str) -> None:
+        """Keep a copy of the journal to go back to, should it be damaged; `rollout` has ended."""
+        self._db.copy(rollout)
 
     def close(self) -> None:
         """Close the files."""
@@ -70,6 +77,7 @@ class Journal:
     def put_service(self, service: ServiceRecord) -> None:
         """Write a service down, in place of what was known of it."""
         self._db.put("service", rows.service(service))
+        self._services.pop(service.name, None)
 
     def change_service(self, name: str, **changes: Any) -> None:
         """Change what is known of a service that was written down."""
@@ -78,8 +86,13 @@ class Journal:
 
     def service(self, name: str) -> ServiceRecord | None:
         """The service called `name`, if it was written down."""
+        if known := self._services.get(name):
+            return known
         found = self._db.all("SELECT * FROM service WHERE name = ?", name)
-        return rows.read_service(found[0]) if found else None
+        record = rows.read_service(found[0]) if found else None
+        if record is not None and not self._db.writing:  # what is not committed may never have been
+            self._services[name] = record
+        return record
 
     def services(self) -> list[ServiceRecord]:
         """All services, by name."""
@@ -106,8 +119,11 @@ class Journal:
         return str(found[0]["rollout"]) if found else None
 
     def put_request(self, key: str, rollout: str) -> None:
-        """Write down that the request with this key is answered by `rollout`."""
-        self._db.put("request", {"key": key, "rollout": rollout, "at": self._clock.now().isoformat()})
+        """Write down that the request with this key is answered by `rollout`; what nobody repeats is forgotten."""
+        now = self._clock.now()
+        with self.transaction():
+            self._db.write("DELETE FROM request WHERE at < ?", ((now - REPEATED_WITHIN).isoformat(),))
+            self._db.put("request", {"key": key, "rollout": rollout, "at": now.isoformat()})
 
     # Rollouts and their steps
 
@@ -122,12 +138,22 @@ class Journal:
 
     def rollouts(self, service: str | None = None, limit: int = -1) -> list[RolloutRecord]:
         """Rollouts, newest first."""
-        found = self._db.all(
-            "SELECT * FROM rollout WHERE ?1 IS NULL OR service = ?1 ORDER BY started DESC, rowid DESC LIMIT ?2",
+        return list(islice(self.past(service), limit if limit >= 0 else None))
+
+    def past(self, service: str | None = None) -> Iterator[RolloutRecord]:
+        """Rollouts, newest first: no more is read than is asked for."""
+        of, whose = ("WHERE service = ?", [service]) if service else ("", [])
+        found = self._db.each(f"SELECT * FROM rollout {of} ORDER BY started DESC, rowid DESC", *whose)
+        return (rows.read_rollout(row) for row in found)
+
+    def promoted(self, service: str) -> Iterator[tuple[Revision | None, Revision | None]]:
+        """What each rollout of `service` has brought to serve, and what had served before: the newest first."""
+        found = self._db.each(
+            "SELECT new, old FROM rollout WHERE service = ? AND outcome = 'promoted' AND release IS NOT NULL"
+            " ORDER BY started DESC, rowid DESC",
             service,
-            limit,
         )
-        return [rows.read_rollout(row) for row in found]
+        return ((row["new"], row["old"]) for row in found)
 
     def unfinished(self, service: str) -> RolloutRecord | None:
         """The rollout of `service` that has not ended."""
@@ -173,6 +199,7 @@ class Journal:
         """What must be true of `service` from now on."""
         text = json.dumps(demands.encode(demand))
         self._db.write("UPDATE service SET demand = ? WHERE name = ?", (text, service))
+        self._services.pop(service, None)
 
     # Instances
 
@@ -183,16 +210,20 @@ class Journal:
     def mark_intent(
         self, nonce: str, *, stopping: bool = False, checked: bool = False, parting: Parting | None = None
     ) -> None:
-        """Write down that an instance has passed its checks, is leaving, or is about to be told to end."""
-        self._db.write(
+        """Write down that an instance has passed its checks, is leaving, or is about to be told to end.
+
+        That it has passed may be lost with the machine, and the instance with it.
+        """
+        write = self._db.write if stopping or parting else self._db.write_soon
+        write(
             "UPDATE intent SET stopping = stopping OR ?, checked = checked OR ?, parting = coalesce(?, parting)"
             " WHERE nonce = ?",
             (stopping, checked, parting and rows.parting(parting), nonce),
         )
 
     def drop_intent(self, nonce: str) -> None:
-        """The instance behind an intent is gone."""
-        self._db.write("DELETE FROM intent WHERE nonce = ?", (nonce,))
+        """The instance behind an intent is gone. If this is lost, it is found out again."""
+        self._db.write_soon("DELETE FROM intent WHERE nonce = ?", (nonce,))
 
     def intents(self, service: str) -> list[IntentRecord]:
         """The intents of a service that may have an instance behind them, oldest first."""
@@ -203,6 +234,7 @@ class Journal:
 
     def tell(self, event: str, *, service: str | None = None, rollout: str | None = None, **body: Any) -> None:
         """Tell clients that something happened."""
+        self._told.append((rollout, service))
         self._db.put(
             "told.event",
             {
@@ -216,30 +248,36 @@ class Journal:
 
     def events(self, after: int = 0, *, rollout: str | None = None, service: str | None = None) -> list[Event]:
         """Events after the one numbered `after`, in order."""
-        found = self._db.all(
-            "SELECT * FROM told.event WHERE seq > ?1 AND (?2 IS NULL OR rollout = ?2)"
-            " AND (?3 IS NULL OR service = ?3) ORDER BY seq LIMIT 1000",
-            after,
-            rollout,
-            service,
-        )
-        return [rows.read_event(row) for row in found]
+        named = {"rollout": rollout, "service": service}
+        wanted = {column: value for column, value in named.items() if value is not None}
+        of = "".join(f" AND {column} = ?" for column in wanted)
+        sql = f"SELECT * FROM told.event WHERE seq > ?{of} ORDER BY seq LIMIT 1000"
+        return [rows.read_event(row) for row in self._db.all(sql, after, *wanted.values())]
 
     async def follow(
         self, after: int = 0, *, rollout: str | None = None, service: str | None = None
     ) -> AsyncIterator[Event]:
         """Events after the one numbered `after`, and then all that come, for ever."""
-        while True:
-            pulse = self._pulse
-            for event in self.events(after, rollout=rollout, service=service):
-                after = event.seq
-                yield event
-            if pulse is self._pulse:
-                await pulse.wait()
+        news = asyncio.Event()
+        self._followers[news] = rollout, service
+        try:
+            while True:
+                news.clear()
+                found = self.events(after, rollout=rollout, service=service)
+                for event in found:
+                    after = event.seq
+                    yield event
+                if not found:
+                    await news.wait()
+        finally:
+            del self._followers[news]
 
     def _wake(self) -> None:
-        pulse, self._pulse = self._pulse, asyncio.Event()
-        pulse.set()
+        """Wake those who follow what was told: a hundred rollouts have a hundred followers."""
+        told, self._told = self._told, []
+        for news, (rollout, service) in self._followers.items():
+            if any(rollout in (None, its_rollout) and service in (None, whose) for its_rollout, whose in told):
+                news.set()
 
     def last_seq(self) -> int:
         """The number of the newest event."""

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from segue.core.demand import Demand
 from segue.core.release import Revision, Share
-from segue.core.traffic import Backend, Certificate, Route, ServiceTable, Tls
+from segue.core.traffic import Backend, Certificate, Route, ServiceTable, Tls, Traffic
 from segue.core.version import Version
 from segue.engine.bell import Bell
 from segue.engine.clock import Clock
@@ -234,10 +234,16 @@ class Keeper:
 
     async def scaled_up(self, version: Revision, count: int) -> None:
         """Return when the router counts `count` healthy instances of `version`. Raises RouterRefused."""
-        while not await self._counted(version) >= count:
+        while self._told_of(version) < count or await self._counted(version) < count:
             if self.refusal is not None:
                 raise RouterRefused(self.refusal)
             await self._clock.sleep(LOOK_EVERY)
+
+    def _told_of(self, version: Revision) -> int:
+        """How many instances of `version` the router was told are ready: before that it need not be asked."""
+        table = self._tables.confirmed.get(self.service)
+        ends = (end for b in table.backends if b.revision == version for end in b.endpoints) if table else ()
+        return sum(end.state is Traffic.READY for end in ends)
 
     async def _counted(self, version: Revision) -> int:
         if self.fleet.ready(version) == 0:

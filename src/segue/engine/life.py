@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from itertools import islice
 from typing import Any
 
 from segue.core.release import Side, version_of
@@ -101,7 +102,7 @@ class Life:
         record, demand = self.record, self.keeper.demand
         kept = {version_of(member.revision) for member in self.keeper.fleet.members}
         kept |= {version_of(revision) for revision in (*demand.counts, *demand.sizes, *self.keeper.told())}
-        kept |= set(self.catalog.served(record.stable)[: record.retain])
+        kept |= set(islice(self.catalog.served(record.stable), record.retain))
         newest = self._journal.rollouts(self.name, 1)
         kept |= {version_of(rollout.new) for rollout in newest if rollout.new}
         await self.catalog.forget_all_but(kept)

@@ -69,7 +69,7 @@ class Service:
         """The version that a rollback goes to now: the kept one, or the last other one that served."""
         if kept := self.keeper.demand.kept:
             return version_of(kept)
-        return next(iter(self.catalog.served(self.record.stable)), None)
+        return next(self.catalog.served(self.record.stable), None)
 
     # Running
 
@@ -305,7 +305,7 @@ class Service:
         """How many instances serve, or served when something last did."""
         if side := self.side():
             return side.size
-        last = (rollout.release for rollout in self._journal.rollouts(self.name) if rollout.release)
+        last = (rollout.release for rollout in self._journal.past(self.name) if rollout.release)
         return next((release.new.size for release in last), 1)
 
     def _target(self, to: str | None) -> tuple[VersionRecord, How]:

@@ -16,13 +16,15 @@ entry per user's request when it ends; the account. Rules of this file:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from segue.core.release import Revision
 from segue.core.traffic import Backend, Books, InstanceId, Sample
-from segue.routers.envoy.names import CODE, RouteName, cluster_name, parse_tag, statistic
+from segue.routers.envoy.names import CODE, RouteName, any_of, cluster_name, parse_tag, statistic
 from segue.routers.envoy.router import EnvoyRouter
+from segue.together import Together
 
 TRIES = 5
 """How often counts that were read while requests ended, and do not agree, are read again."""
@@ -69,31 +71,49 @@ class Count:
         return Revision(self.version.partition("@")[2])
 
 
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What the log of requests holds: each service's counts, and how many attempts of it were hedged.
+
+    By listener: how many requests were `logged`, and how many it has seen `ended` by then, from and to.
+    """
+
+    counts: Mapping[str, Sequence[Count]]
+    hedged: Mapping[str, int]
+    logged: Mapping[str, int]
+    ended: Mapping[str, tuple[int, int]]
+
+
 class EnvoyEvidence:
     """The evidence of the requests that pass `router`."""
 
     def __init__(self, router: EnvoyRouter) -> None:
         self._router = router
+        self._sampled, self._logged = Together(self._sample), Together(self._read)
 
     async def sample(self, service: str) -> Mapping[Revision, Sample]:
         """First attempts on each version since Envoy's start. Raises RouterLost.
 
         The histogram has every first attempt whose answer began, good or bad; it may lag the counts by a second.
         """
-        name = re.escape(service)
-        pattern = rf"^(attempt\.(n|us)\.route\.{name}:|request\.n\..*\.route\.{name}:.*\.code\.(504|0)_)"
+        known = {backend.revision: Sample() for backend in self._backends(service)}
+        return {**known, **(await self._sampled(service)).get(service, {})}
+
+    async def _sample(self, services: Collection[str]) -> Mapping[str, Mapping[Revision, Sample]]:
+        name = any_of(services)
+        pattern = rf"^(attempt\.(n|us)\.route\.({name}):|request\.n\..*\.route\.({name}):.*\.code\.(504|0)_)"
         found = await self._router.stats(pattern, used=True)
-        samples = {backend.revision: Sample() for backend in self._backends(service)}
+        samples: defaultdict[str, dict[Revision, Sample]] = defaultdict(dict)
         for count in _counts(found.values):
-            if count.at_home:
-                before = samples.get(count.revision, Sample())
-                samples[count.revision] = _with(before, *_weight(count))
+            if count.route is not None and count.at_home:
+                of = samples[count.route.service]
+                of[count.revision] = _with(of.get(count.revision, Sample()), *_weight(count))
         for stat, buckets in found.histograms.items():
             timed = _TIMED.match(stat)
             route = timed and RouteName.parse(timed["route"])
             if timed and route and timed["version"] == cluster_name(*route[:2]):
-                revision = Revision(route.revision)
-                samples[revision] = _timed(samples.get(revision, Sample()), buckets)
+                revision, of = Revision(route.revision), samples[route.service]
+                of[revision] = _timed(of.get(revision, Sample()), buckets)
         return samples
 
     async def instances(self, service: str) -> Mapping[InstanceId, Sample]:
@@ -113,33 +133,41 @@ class EnvoyEvidence:
     async def books(self, service: str) -> Books:
         """The account of the service's requests since Envoy's start. Raises RouterLost."""
         for _ in range(TRIES):
-            counts, hedged, ended = await self._read(service)
-            books = _account(count for count in counts if _is_of(count, service))
-            missing = sum(_missing(listen, counts, ended) for listen in self._listeners(service, counts))
+            log = await self._logged(service)
+            counts = log.counts.get(service, ())
+            missing = sum(_missing(listen, log) for listen in self._listeners(service, counts))
             if not missing:
                 break
-        entries = sum(count.number for count in counts if _is_of(count, service))
+        books, entries = _account(counts), sum(count.number for count in counts)
+        hedged = log.hedged.get(service, 0)
         return Books(
             entries + missing, books.answered, books.failed, books.shielded, hedged, books.cut, books.unserved
         )
 
-    async def _read(self, service: str) -> tuple[list[Count], int, Mapping[str, tuple[int, int]]]:
-        """The log's counts, how many attempts were hedged, and what each listener has seen end by then: from, to.
+    async def _read(self, services: Collection[str]) -> Log:
+        """The log, and what each listener has seen end by then.
 
         Requests begin and end while this reads: what began is read outside of what is under way, so that the
         bounds hold, and the log in the middle.
         """
         began, active = await self._began(), await self._active()
-        hedges = rf"attempt\.n\.route\.{re.escape(service)}:.*:safe\..*\.flags\..*UT"
-        logged = (await self._router.stats(rf"^(request\.n\.|{hedges})", only="Counters", used=True)).values
+        hedges = rf"attempt\.n\.route\.({any_of(services)}):.*:safe\..*\.flags\..*UT"
+        found = (await self._router.stats(rf"^(request\.n\.|{hedges})", only="Counters", used=True)).values
         active_after, began_after = await self._active(), await self._began()
-        hedged = sum(number for name, number in logged.items() if name.startswith("attempt."))
-        counts = [count for count in _counts(logged) if count.listen]
+        counts: defaultdict[str, list[Count]] = defaultdict(list)
+        hedged, logged = Counter[str](), Counter[str]()
+        for count in _counts(found):
+            service = count.route.service if count.route else ""
+            if count.listen:
+                counts[service].append(count)
+                logged[count.listen] += count.number
+            else:
+                hedged[service] += count.number
         bounds = {
             listen: (began.get(listen, 0) - active.get(listen, 0), most - active_after.get(listen, 0))
             for listen, most in began_after.items()
         }
-        return counts, hedged, bounds
+        return Log(counts, hedged, logged, bounds)
 
     async def _began(self) -> Mapping[str, int]:
         return await self._of_listeners("downstream_rq_total", "Counters")
@@ -154,9 +182,7 @@ class EnvoyEvidence:
     def _listeners(self, service: str, counts: Iterable[Count]) -> set[str]:
         """Where the service is reached, or was."""
         table = self._router.table.services.get(service)
-        return {count.listen for count in counts if _is_of(count, service)} | (
-            {table.route.listen} if table else set()
-        )
+        return {count.listen for count in counts} | ({table.route.listen} if table else set())
 
     def _backends(self, service: str) -> tuple[Backend, ...]:
         table = self._router.table.services.get(service)
@@ -176,10 +202,6 @@ def _counts(values: Mapping[str, int]) -> Iterator[Count]:
 def _code(status: str, called: str) -> int:
     """The HTTP status of an outcome; 500 where a gRPC call failed, whose status is 200 all the same."""
     return 500 if called in _CALL_FAILED else int(status)
-
-
-def _is_of(count: Count, service: str) -> bool:
-    return count.route is not None and count.route.service == service
 
 
 def _weight(count: Count) -> tuple[int, int]:
@@ -233,8 +255,8 @@ def _column(count: Count) -> str:
     return "answered" if count.at_home else "shielded"
 
 
-def _missing(listen: str, counts: Iterable[Count], ended: Mapping[str, tuple[int, int]]) -> int:
-    """How many requests ended at a listener that are not in the log; negative: so many are in it twice."""
-    logged = sum(count.number for count in counts if count.listen == listen)
-    least, most = ended.get(statistic(listen), (0, 0))
+def _missing(listen: str, log: Log) -> int:
+    """How many requests ended at a listener that are not in its log; negative: so many are in it twice."""
+    logged = log.logged.get(listen, 0)
+    least, most = log.ended.get(statistic(listen), (0, 0))
     return max(least - logged, 0) + min(most - logged, 0)

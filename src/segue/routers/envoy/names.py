@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 from segue.core.traffic import InstanceId
@@ -61,6 +63,15 @@ def parse_tag(tag: str) -> tuple[str, InstanceId]:
 
 CODE = r"(?P<code>\d+)_(?P<called>[^.]*)"
 """A regular expression for the tag of an outcome: the HTTP status, and how a gRPC call ended (empty: it is none)."""
+
+
+MANY = 50
+"""More services than these are not named in a pattern: it finds those of all, and Envoy compares as quickly."""
+
+
+def any_of(services: Collection[str]) -> str:
+    """A part of a pattern that finds the names of `services`, and of others if these are many."""
+    return ".*" if len(services) > MANY else "|".join(map(re.escape, sorted(services)))
 
 
 def statistic(text: str) -> str:

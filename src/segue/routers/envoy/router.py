@@ -13,7 +13,7 @@ import json
 import re
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import structlog
@@ -24,10 +24,11 @@ from segue.routers.envoy import http, process
 from segue.routers.envoy.admin import Statistics
 from segue.routers.envoy.ends import draining, ends, pattern
 from segue.routers.envoy.lasting import LastTable, next_epoch
-from segue.routers.envoy.names import address, cluster_name, statistic
+from segue.routers.envoy.names import address, any_of, cluster_name, statistic
 from segue.routers.envoy.proxy import Proxy
 from segue.routers.envoy.snapshot import Builder, Kind, Snapshot
 from segue.routers.envoy.xds import ConfigServer
+from segue.together import Together
 
 CONFIRMED_WITHIN = 20.0
 """Seconds that Envoy may take to confirm a table and to be warm."""
@@ -60,6 +61,7 @@ class EnvoyRouter:
         self._table: RoutingTable | None = None
         self._snapshot = Snapshot()
         self._busy = asyncio.Lock()
+        self._barrier, self._seen = Together(self._pass_barrier), Together(self._look)
         self._left: set[str] = set()
         self._barriers = 0
 
@@ -104,6 +106,9 @@ class EnvoyRouter:
 
     async def settled(self) -> None:
         """The barrier: return when every worker is past the last confirmed table. Raises RouterLost."""
+        await self._barrier()
+
+    async def _pass_barrier(self, _: Collection[str]) -> None:
         async with self._busy:
             self._barriers += 1
             name = f"~barrier-{self._server.epoch}.{self._barriers}"
@@ -123,9 +128,7 @@ class EnvoyRouter:
         if service not in self.table.services:
             return {}
         backends = self.table.services[service].backends
-        leaving = draining(service, backends)
-        ended = ends((await self.stats(pattern(leaving), only="Counters", used=True)).values) if leaving else {}
-        values = (await self.stats(rf"^cluster\.{re.escape(service)}@.*\.endpoint\.", only="Gauges")).values
+        values, ended = await self._seen(service)
         observed = {}
         for backend in backends:
             cluster = statistic(cluster_name(service, backend.revision))
@@ -135,6 +138,14 @@ class EnvoyRouter:
                 so_far = ended.get(endpoint.instance, Ends())
                 observed[endpoint.instance] = Observed(bool(values.get(f"{name}.healthy")), active, so_far)
         return observed
+
+    async def _look(self, services: Collection[str]) -> tuple[Mapping[str, int], Mapping[InstanceId, Ends]]:
+        """What Envoy's statistics say of the instances of `services`, and how requests to those that drain ended."""
+        tables = [self.table.services[name] for name in services if name in self.table.services]
+        leaving = [tag for table in tables for tag in draining(table.service, table.backends)]
+        ended = ends((await self.stats(pattern(leaving), only="Counters", used=True)).values) if leaving else {}
+        seen = await self.stats(rf"^cluster\.({any_of(services)})@.*\.endpoint\.", only="Gauges")
+        return seen.values, ended
 
     async def refuse_taken(self, listen: str) -> None:
         """Raise Refused if a stranger listens on `listen`: Envoy would silently share the port with it."""
@@ -172,7 +183,7 @@ class EnvoyRouter:
             await self._server.open(self._proxy.ads, next_epoch(self._folder))
         if self._proxy.is_static:
             await self._proxy.replace()
-        await self._server.connected(self._proxy.running.node, CONNECTED_WITHIN)
+        await self._server.connected(lambda: self._proxy.running.node, CONNECTED_WITHIN)
 
     async def _tell(self, target: Snapshot) -> None:
         server, wanted = self._server, target.resources

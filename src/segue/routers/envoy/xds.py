@@ -241,9 +241,12 @@ class ConfigServer:
         for stream in self._streams:
             stream.refusal = None
 
-    async def connected(self, node: str, timeout: float) -> None:
-        """Return when the Envoy called `node` is being answered. Raises RouterLost after `timeout` seconds."""
-        await self._until(lambda: self._stream(node) is not None, timeout, "The router has not come for its table")
+    async def connected(self, node: Callable[[], str], timeout: float) -> None:
+        """Return when the Envoy that `node` names is being answered: another one, if it is started again meanwhile.
+
+        Raises RouterLost after `timeout` seconds.
+        """
+        await self._until(lambda: self._stream(node()) is not None, timeout, "The router has not come for its table")
 
     async def confirmed(self, node: str, kinds: Iterable[Kind], timeout: float) -> None:
         """Return when the Envoy called `node` has confirmed everything of these kinds.
