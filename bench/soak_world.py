@@ -174,7 +174,7 @@ class World:
         found = [f"left: {' '.join(there[pid].cmdline())[:90]}" for pid in there.keys() - wanted]
         found += [f"not there: pid {pid}" for pid in wanted - there.keys()]
         places = [i["address"] for version in status["versions"].values() for i in version["instances"]]
-        ports = {int(place.rpartition(":")[2]) for place in places} | {self.shop.port}
+        ports = {int(place.rpartition(":")[2]) for place in places if place} | {self.shop.port}
         listening = {
             c.laddr.port for c in psutil.net_connections("tcp") if c.laddr and c.status == psutil.CONN_LISTEN
         }
