@@ -13,7 +13,7 @@ demo: $(READY)  ## real versions of a real application, deployed under load by e
 	$(BIN)/segue demo
 
 test: $(READY) tools check  ## everything that main must pass
-	$(BIN)/python -m pytest --numprocesses 3 || $(BIN)/python -m pytest --last-failed  # three at a time they disturb each other
+	$(BIN)/python -m pytest --numprocesses 4 || $(BIN)/python -m pytest --last-failed  # at the same time they disturb each other
 
 check: $(READY)  ## format, lint, types, layers
 	scripts/check

@@ -181,9 +181,10 @@ async def test_what_could_be_read_in_two_ways_is_refused_and_its_connection_clos
 
     statuses = dict(zip(TWOFOLD, await asyncio.gather(*map(refused, TWOFOLD.values())), strict=True))
     assert {name: status for name, status in statuses.items() if status not in (400, 501)} == {}
-    assert not echo.heads
+    begun = [head for head in echo.heads if "transfer-encoding: chunked" in head]
+    assert begun == echo.heads and len(begun) <= 3  # three go wrong in the body: their heads may have been passed on
     assert await answers(edge, GET + b"\r\n") == [200]
-    books = await EnvoyEvidence(router).books("shop")  # three of them went wrong in the body: they had a route
+    books = await EnvoyEvidence(router).books("shop")  # so they had a route
     assert (books.total, books.answered, books.cut) == (4, {V1: 1}, 3)
 
 

@@ -129,9 +129,9 @@ class Users:
 
     def executions(self) -> tuple[Counter[str], set[str]]:
         """How often each POST was executed, by any version, and which were answered with success."""
-        executed = Counter(line for path in self._folder.glob("posts-*") for line in path.read_text().split())
         answered = set(self._answered.read_text().split()) if self._answered.exists() else set()
-        return executed, answered
+        executed = Counter(line for path in self._folder.glob("posts-*") for line in path.read_text().split())
+        return executed, answered  # read in this order, since both grow: what was answered was executed before
 
 
 def seen(shop: Shop, name: str) -> Counter[str]:
