@@ -11,23 +11,15 @@ import asyncio
 import itertools
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
-from segue.api import server
+from simulated import Answering, Endless, serve
+
 from segue.core.traffic import InstanceId
 from segue.core.version import Version
-from segue.engine.clock import SystemClock
-from segue.engine.control import ControlPlane, World
-from segue.evidence.envoy import EnvoyEvidence
-from segue.evidence.logs import LogLines
-from segue.platforms.hooks import run_command
-from segue.platforms.identity import boot_id
 from segue.ports import Instance, Intent
-from segue.routers.envoy.router import EnvoyRouter
 
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 SEEDED = 1_000_000
 """Addresses below this number are those of instances that a journal was seeded with."""
 EACH = 1_500
@@ -39,7 +31,7 @@ def address(number: int, port: int) -> str:
     return f"127.{number >> 16}.{number >> 8 & 255}.{number & 255}:{port}"
 
 
-class Addresses:
+class Addresses(Endless):
     """A platform whose instances are addresses: whatever was intended runs, for ever."""
 
     def __init__(self, port: int) -> None:
@@ -59,62 +51,8 @@ class Addresses:
         """All of them."""
         return [self._running(intent) for intent in intents]
 
-    async def end_others(self, known: Sequence[Intent], grace: timedelta) -> int:
-        """There are none."""
-        return 0
-
     def _running(self, intent: Intent) -> Instance:
         return Instance(intent, os.getpid(), self._began)
-
-    async def gone(self, instance: Instance) -> int | None:
-        """Never."""
-        await asyncio.Event().wait()
-        return None
-
-    async def listens(self, instance: Instance) -> bool:
-        """Always."""
-        return True
-
-    async def stop(self, instance: Instance, signal: str, grace: timedelta) -> bool:
-        """It ends at once."""
-        return True
-
-    async def tend(self) -> None:
-        """There is nothing to tend."""
-
-    async def logs(self, instance: InstanceId, *, lines: int, follow: bool) -> AsyncIterator[str]:
-        """It says nothing."""
-        return
-        yield ""
-
-
-def plane(home: Path) -> ControlPlane:
-    """As `segue.wiring` has it, but for the platform."""
-    platform, router = Addresses(int(os.environ["PORT"])), EnvoyRouter(home / "envoy")
-    world = World(
-        platform=platform,
-        router=router,
-        evidence=EnvoyEvidence(router),
-        commands=run_command,
-        lines=lambda patterns: LogLines(platform, patterns),
-        clock=SystemClock(),
-        boot=boot_id(),
-    )
-    return ControlPlane(home, world)
-
-
-class Answering(asyncio.Protocol):
-    """Answers once and hangs up."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Somebody asks."""
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        """Say 200."""
-        assert isinstance(self._transport, asyncio.Transport)
-        self._transport.write(ANSWER)
-        self._transport.close()
 
 
 async def answer() -> None:
@@ -127,5 +65,4 @@ async def answer() -> None:
 if __name__ == "__main__":
     if sys.argv[1:] == ["answer"]:
         asyncio.run(answer())
-    setattr(server, "control_plane", plane)  # noqa: B010  (the name is imported there, not exported)
-    sys.exit(server.serve(Path(os.environ["SEGUE_HOME"])))
+    sys.exit(serve(Addresses(int(os.environ["PORT"]))))

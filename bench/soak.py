@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random, SystemRandom
 
@@ -55,20 +55,19 @@ def rounds(world: World, seconds: float, faults: Sequence[Fault]) -> Iterator[Ro
         yield play(deployer, number, NONE if quiet else world.random.choice(faults))
         if time.monotonic() - fresh > FRESH:
             fresh = time.monotonic()
-            yield from _others(world, number)
-    yield from _others(world, number)
+            _leave(world, number)
+            world.come()
+    _leave(world, number)
 
 
-def _others(world: World, number: int) -> Iterator[Round]:
-    """Users go, and others come. What those who went can tell: whether a POST was executed twice."""
+def _leave(world: World, number: int) -> None:
+    """Users go. What they can tell then: whether a POST was executed twice."""
     assert world.users is not None
     world.users.finish()
     if twice := world.executed_twice():
         raise RuntimeError(f"executed more than once until round {number}: {twice[:5]}")
     for path in world.shop.folder.glob("posts-*"):
         path.unlink()
-    world.come()
-    yield from ()
 
 
 def page(played: Sequence[Round], seed: int, seconds: float) -> str:
@@ -111,10 +110,10 @@ What there is at rest after a round: medians of the quarters.
 """
 
 
-def _by(played: Sequence[Round], key: object, head: str) -> str:
+def _by(played: Sequence[Round], key: Callable[[Round], str], head: str) -> str:
     groups: defaultdict[str, list[Round]] = defaultdict(list)
     for this in played:
-        groups[key(this)].append(this)  # type: ignore[operator]
+        groups[key(this)].append(this)
     rows = []
     for name, those in sorted(groups.items()):
         exits = Counter(this.exit for this in those)
@@ -123,17 +122,8 @@ def _by(played: Sequence[Round], key: object, head: str) -> str:
         flaws = sum(bool(this.flaws) for this in those)
         middle = statistics.median(this.seconds for this in those)
         requests = sum(this.safe for this in those)
-        rows.append(
-            (
-                name,
-                len(those),
-                ended,
-                f"{middle:.1f} s",
-                f"{requests:,}",
-                lost,
-                f"{flaws} WRONG" if flaws else "right",
-            )
-        )
+        verdict = f"{flaws} WRONG" if flaws else "right"
+        rows.append((name, len(those), ended, f"{middle:.1f} s", f"{requests:,}", lost, verdict))
     return common.table((head, "rounds", "exits", "median", "requests", "lost", ""), rows)
 
 

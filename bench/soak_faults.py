@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 from soak_world import World, during
 
+from segue.testing.cast import Victim, gone
 from segue.testing.moments import until
 from segue.testing.tally import Loss
 
@@ -50,31 +51,22 @@ def _kill(who: Callable[[World], int]) -> Callable[[World], None]:
 
 
 def _kill_both(world: World) -> None:
-    plane, envoy = world.plane(), world.envoy()
-    os.kill(plane, signal.SIGKILL)
-    os.kill(envoy, signal.SIGKILL)
+    world.kill(Victim.BOTH)
 
 
 def _kill_guardian(world: World) -> None:
+    guardian = world.guardian()
     _kill(World.guardian)(world)
-    until(lambda: not _alive(world))
+    until(lambda: gone(guardian))
 
 
 def _kill_guardian_and_plane(world: World) -> None:
-    plane = world.plane()
-    _kill_guardian(world)
-    os.kill(plane, signal.SIGKILL)
+    world.kill(Victim.KEEPERS)
     world.guard()
 
 
-def _alive(world: World) -> bool:
-    with suppress(psutil.Error):
-        return psutil.Process(world.guardian()).status() != psutil.STATUS_ZOMBIE
-    return False
-
-
 def _an_instance(world: World) -> int:
-    return world.random.choice(until(lambda: world.instances(world.status())))
+    return world.random.choice(until(world.instances))
 
 
 def _stop(who: Callable[[World], int], least: float, most: float) -> Callable[[World], None]:
@@ -122,11 +114,11 @@ def _damage(world: World) -> None:
     os.kill(guardian, signal.SIGSTOP)
     try:
         os.kill(plane, signal.SIGKILL)
-        until(lambda: psutil.Process(plane).status() == psutil.STATUS_ZOMBIE)
+        until(lambda: gone(plane))
         _overwrite(world, world.home / "journal" / "journal.db")
     finally:
         os.kill(guardian, signal.SIGCONT)
-    until(world.answering)
+    world.answering()
 
 
 def _overwrite(world: World, path: Path) -> None:

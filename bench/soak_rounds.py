@@ -218,7 +218,7 @@ def _judged(this: Round, deployer: Deployer, envoy: int) -> None:
         this.flaws += world.left_behind()
     if world.envoy() != envoy and not fault.replaces:
         this.flaws.append("Envoy is another one")
-    this.census = world.census()
+    this.census = world.counted()
 
 
 def _counted(this: Round, seen: Mapping[str, Tally]) -> None:

@@ -8,13 +8,12 @@ Rule 2: what must be true at rest is counted from outside: processes, ports, des
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
-import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,12 +22,11 @@ from typing import Any
 
 import psutil
 
-from segue.cli.client import Absent, Broken, Client
+from segue.cli.client import Absent, Broken
 from segue.errors import SegueError
-from segue.guardian import PID_FILE
-from segue.home import socket_path
 from segue.routers.envoy.process import binary
 from segue.testing import trial
+from segue.testing.cast import Cast
 from segue.testing.moments import until
 from segue.testing.site import Segue, Shop, kill, leftovers
 from segue.testing.trial import Users
@@ -72,22 +70,20 @@ class Census:
         return [field.name for field in fields(Census)]
 
 
-class World:
+class World(Cast):
     """A shop that is deployed again and again, and those who use it."""
 
     def __init__(self, root: Path, random: Random) -> None:
-        self.root, self.random = root, random
+        self.root = root
         self.home = root / "small" / "home"
         self.clock = root / "clock"
         self.set_clock(0)
-        for folder in (self.home.parent, root / "shm"):
-            folder.mkdir()
+        self.home.parent.mkdir()
         _mount(self.home.parent, ROOM)
         _mount(Path("/dev/shm"), "64m")
         self.home.mkdir(0o700)
-        self.segue = Segue(self.home, _faked(root, self.clock))
+        super().__init__(Segue(self.home, _faked(root, self.clock)), random)
         self.shop = Shop(self.segue, root / "shop")
-        self.client = Client(socket_path(self.home))
         self._guardian: subprocess.Popen[bytes] | None = None
         self.users: Users | None = None
 
@@ -95,16 +91,16 @@ class World:
         """Start a guardian where there is none, as a service manager would. Users' commands do otherwise."""
         if self._guardian is not None and self._guardian.poll() is None:
             return
-        if self.answering():  # nobody can become the guardian of a control plane that runs
+        if self.answers():  # nobody can become the guardian of a control plane that runs
             self.segue("shutdown")
         with (self.home / "control-plane.log").open("ab") as log:
             command = [sys.executable, "-P", "-m", "segue.guardian"]
             self._guardian = subprocess.Popen(
                 command, env=self.segue.environment, cwd=self.home, stdout=log, stderr=log, start_new_session=True
             )
-        until(self.answering)
+        self.answering()
 
-    def answering(self) -> bool:
+    def answers(self) -> bool:
         """Whether a control plane answers."""
         with contextlib.suppress(Absent, Broken, SegueError):
             return bool(self.client.ask("GET", "/healthz"))
@@ -126,28 +122,20 @@ class World:
 
     # Who is who
 
-    def guardian(self) -> int:
-        """The guardian's pid."""
-        return int((self.home / PID_FILE).read_text())
-
-    def plane(self) -> int:
-        """The control plane's pid."""
-        return until(lambda: _serving(self.home))
-
-    def envoy(self) -> int:
-        """Envoy's pid."""
-        return int(json.loads((self.home / "envoy" / "envoy.json").read_text())["pid"])
+    def _plane(self) -> int | None:
+        """The control plane, whether it has a guardian or not."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                ours = "segue.cli.main" in process.cmdline() and process.cmdline()[-1] == "serve"
+                if ours and process.cwd() == str(self.home) and process.status() != psutil.STATUS_ZOMBIE:
+                    return process.pid
+        return None
 
     def status(self) -> Any:
         """What is known of the service; None: nothing."""
         with contextlib.suppress(Absent, Broken, SegueError):
             return self.client.ask("GET", "/v1/services/shop")
         return None
-
-    def instances(self, status: Any) -> list[int]:
-        """The pids of the instances that `status` shows; None shows none."""
-        versions = status["versions"].values() if status else ()
-        return sorted(i["pid"] for version in versions for i in version["instances"] if i["pid"])
 
     def size(self) -> int:
         """How many instances the service has."""
@@ -169,18 +157,18 @@ class World:
         status = self.status()
         if not status:
             return ["no control plane answers"]
-        wanted = {self.guardian(), self.plane(), self.envoy(), *self.instances(status)}
+        shown = [i for version in status["versions"].values() for i in version["instances"]]
+        wanted = {self.guardian(), self.plane(), self.envoy(), *(i["pid"] for i in shown if i["pid"])}
         there = {process.pid: process for process in psutil.process_iter() if _of(process, self.root)}
         found = [f"left: {' '.join(there[pid].cmdline())[:90]}" for pid in there.keys() - wanted]
         found += [f"not there: pid {pid}" for pid in wanted - there.keys()]
-        places = [i["address"] for version in status["versions"].values() for i in version["instances"]]
-        ports = {int(place.rpartition(":")[2]) for place in places if place} | {self.shop.port}
+        ports = {int(i["address"].rpartition(":")[2]) for i in shown if i["address"]} | {self.shop.port}
         listening = {
             c.laddr.port for c in psutil.net_connections("tcp") if c.laddr and c.status == psutil.CONN_LISTEN
         }
         return found + [f"port {port}: {'left open' if port in listening else 'shut'}" for port in ports ^ listening]
 
-    def census(self) -> Census:
+    def counted(self) -> Census:
         """What there is now."""
         plane, envoy = psutil.Process(self.plane()), psutil.Process(self.envoy())
         paths = [path for path in self.home.rglob("*") if path.is_file()]
@@ -205,9 +193,8 @@ class World:
 
     def write(self, version: str, env: Mapping[str, str], **settings: Any) -> None:
         """Write the manifest of `version`."""
-        files = {"APP_POSTS": self.shop.folder / f"posts-{version}"}
         self.shop.write(
-            env={**{name: str(path) for name, path in files.items()}, **env},
+            env={"APP_POSTS": str(self.shop.folder / f"posts-{version}"), **env},
             process={"source": ".", "build": "true"},
             health={"path": "/healthz", "every": "100ms", "healthy": 1, "unhealthy": 5, "deadline": "10s"},
             warm_up={"requests": 5},
@@ -235,7 +222,7 @@ def during(seconds: float, begin: Callable[[], object], end: Callable[[], object
     """Let something be so for `seconds`."""
     begin()
     try:
-        signal.sigtimedwait([signal.SIGALRM], seconds)
+        time.sleep(seconds)
     finally:
         end()
 
@@ -297,16 +284,6 @@ time_t time(time_t *now) {
     return found.tv_sec;
 }
 """
-
-
-def _serving(home: Path) -> int | None:
-    """The control plane, whether it has a guardian or not."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            ours = "segue.cli.main" in process.cmdline() and process.cmdline()[-1] == "serve"
-            if ours and process.cwd() == str(home) and process.status() != psutil.STATUS_ZOMBIE:
-                return process.pid
-    return None
 
 
 def _memory(process: psutil.Process) -> float:

@@ -11,12 +11,13 @@ from segue.evidence.logs import LogLines
 from segue.platforms.hooks import run_command
 from segue.platforms.identity import boot_id
 from segue.platforms.process import ProcessPlatform
+from segue.ports import Platform
 from segue.routers.envoy.router import EnvoyRouter
 
 
-def control_plane(home: Path) -> ControlPlane:
-    """The control plane of `home`: processes on this machine behind one Envoy. Nothing is started yet."""
-    platform, router = ProcessPlatform(home / "platform"), EnvoyRouter(home / "envoy")
+def control_plane(home: Path, platform: Platform | None = None) -> ControlPlane:
+    """The control plane of `home` behind one Envoy. `platform`: None is processes on this machine. Starts nothing."""
+    platform, router = platform or ProcessPlatform(home / "platform"), EnvoyRouter(home / "envoy")
     world = World(
         platform=platform,
         router=router,

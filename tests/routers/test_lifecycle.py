@@ -265,6 +265,15 @@ async def holds(world: World) -> bool:
     return bool((await world.processes[0].stat())["held"])
 
 
+async def left_alone(router: EnvoyRouter, folder: Path, listen: str) -> None:
+    """The control plane has gone and Envoy has died: another Envoy serves the last table."""
+    await router.close()
+    os.kill(router.pid, signal.SIGKILL)
+    await until(lambda: closed(listen), "the death of Envoy")
+    assert start_static(folder)
+    await until(lambda: serves(listen), "an answer")
+
+
 async def test_without_a_control_plane_envoy_starts_with_the_last_table(
     folder: Path, world: World, listen: str, started: Routers
 ) -> None:
@@ -300,11 +309,7 @@ async def test_without_a_control_plane_users_stay_where_they_were_and_a_preview_
     ]
     before = [(await ask(listen, headers=user)).body for user in users]
     assert 10 < before.count("new") < 54
-    await router.close()
-    os.kill(router.pid, signal.SIGKILL)
-    await until(lambda: closed(listen), "the death of Envoy")
-    assert start_static(folder)
-    await until(lambda: serves(listen), "an answer")
+    await left_alone(router, folder, listen)
     assert [(await ask(listen, headers=user)).body for user in users] == before
     await until(lambda: answers(place, 403), "the preview")  # its listener opens after the users'
     assert await ask(place, headers="x-segue-preview: token\r\n") == Answer(200, "new")
@@ -336,11 +341,7 @@ async def test_the_users_of_an_envoy_that_is_replaced_leave_it_with_their_next_a
     router = await started(folder)
     await router.apply(table(service(listen, version(V1, 1, old))))
     await router.settled()
-    await router.close()
-    os.kill(router.pid, signal.SIGKILL)
-    await until(lambda: closed(listen), "the death of Envoy")
-    assert start_static(folder)
-    await until(lambda: serves(listen), "an answer")
+    await left_alone(router, folder, listen)
     lines = [await Line.to(listen) for _ in range(20)]
     assert all([not (await line.ask()).closing for line in lines])
     router = await started(folder)
@@ -384,11 +385,7 @@ async def test_the_control_plane_that_returns_replaces_an_envoy_that_asks_nobody
     old, new = await world.backend("old"), await world.backend("new")
     router = await started(folder)
     await router.apply(table(service(listen, version(V1, 1, old))))
-    await router.close()
-    os.kill(router.pid, signal.SIGKILL)
-    await until(lambda: closed(listen), "the death of Envoy")
-    start_static(folder)
-    await until(lambda: serves(listen), "an answer")
+    await left_alone(router, folder, listen)
     async with Wrk(listen) as wrk, newcomers(listen) as unserved:
         await flows(world)
         router = await started(folder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -127,19 +127,12 @@ class ControlPlane:
 
     async def _end_strays(self) -> None:
         """End what was started since the copy was made from which the journal was restored: nobody knows of it."""
-        await self._settled()
+        await self._insist(self.world.router.settled)
         known = [record.intent for name in self.services for record in self.journal.intents(name)]
         ended = await self.world.platform.end_others(known, STRAYS_GRACE)
         if ended:
             text = f"{ended} instances that the restored journal does not know were ended"
             self.journal.tell("note", text=text)
-
-    async def _settled(self) -> None:
-        while True:
-            try:
-                return await self.world.router.settled()
-            except RouterLost:
-                await self.world.clock.sleep(0.1)
 
     async def _note_boot(self) -> None:
         """Write down which start of the machine this is, once all have turned back that the restart has cut short."""
@@ -157,13 +150,17 @@ class ControlPlane:
                     await self._confirmed({**self.tables.confirmed, name: table})
 
     async def _confirmed(self, tables: dict[str, ServiceTable]) -> None:
-        while tables:
+        if tables:
+            await self._insist(lambda: self.world.router.apply(RoutingTable(tables)))
+        self.tables.confirmed = tables
+
+    async def _insist(self, ask: Callable[[], Awaitable[None]]) -> None:
+        """Ask the router again for as long as it is lost."""
+        while True:
             try:
-                await self.world.router.apply(RoutingTable(tables))
-                break
+                return await ask()
             except RouterLost:
                 await self.world.clock.sleep(0.1)
-        self.tables.confirmed = tables
 
     async def close(self) -> None:
         """Stop looking after everything; traffic flows on."""
