@@ -61,7 +61,9 @@ def _kill_guardian(world: World) -> None:
 
 
 def _kill_guardian_and_plane(world: World) -> None:
+    keepers = world.pids(Victim.KEEPERS)
     world.kill(Victim.KEEPERS)
+    until(lambda: all(map(gone, keepers)))
     world.guard()
 
 

@@ -48,7 +48,7 @@ class Platform(Protocol):
     """Where instances run."""
 
     async def place(self, version: Version, instance: InstanceId) -> Intent:
-        """Choose where a new start of `instance` will listen. Starts nothing."""
+        """Choose where a new start of `instance` will listen. Starts nothing. Raises StartFailed."""
         ...
 
     async def start(self, version: Version, intent: Intent) -> Instance:

@@ -6,6 +6,7 @@ Nothing of it costs a request, unless the test says so.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from segue.testing.kills import Blow, Moment, Point, Stage, Victim, until
 from segue.testing.site import Segue, Shop, leftovers
 from segue.testing.site import kill as end
+from segue.testing.stage import RATE
 
 
 @pytest.fixture
@@ -84,6 +86,20 @@ def test_a_control_plane_in_the_foreground_leaves_the_services_running(number: s
     assert stage.probe is not None
     stage.probe.more(500)
     assert (stage.envoy(), stage.instances()) == (envoy, instances)
+
+
+def test_a_control_plane_without_descriptors_takes_nobody_out_of_the_traffic(stage: Stage) -> None:
+    plane, log = stage.plane(), stage.segue.home / "control-plane.log"
+    instances = len(stage.instances())
+    whole = resource.prlimit(plane, resource.RLIMIT_NOFILE)
+    resource.prlimit(plane, resource.RLIMIT_NOFILE, (psutil.Process(plane).num_fds(), whole[1]))
+    try:
+        until(lambda: log.read_text().count("instance_not_asked") >= instances)
+        assert stage.probe is not None
+        stage.probe.more(3 * RATE)  # longer than an instance may fail its health checks
+    finally:
+        resource.prlimit(plane, resource.RLIMIT_NOFILE, whole)
+    assert stage.update().exit == 0
 
 
 # The journal

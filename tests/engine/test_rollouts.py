@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 from pathlib import Path
 
 import pytest
 
-from segue.core.release import How
+from segue.core.release import How, Revision
+from segue.core.traffic import Traffic
+from segue.engine import fleet
 from segue.engine.control import ControlPlane
 from segue.engine.orders import Asker
 from segue.testing.fakes import Behaviour, losses
@@ -85,5 +89,38 @@ def test_a_scaling_that_fails_leaves_the_service_as_large_as_it_was(lab: Lab) ->
         assert failed.outcome == "rolled_back"
         assert plane.services["shop"].record.demand.sizes == {"v1.1": 3}
         assert (await deployed(plane, an_order("v2", replicas=3))).outcome == "promoted"
+
+    lab.run(scene)
+
+
+def test_an_instance_that_could_not_be_started_again_once_serves_when_it_can(lab: Lab) -> None:
+    async def scene(plane: ControlPlane) -> None:
+        await deployed(plane, an_order("v1", replicas=3))
+        lab.world.platform.order("v1.1", Behaviour(fails="no room for its claim"), Behaviour())
+        lab.world.platform.exit(lab.world.platform.running[0].id)
+        await asyncio.sleep(60)
+        assert plane.services["shop"].keeper.fleet.ready(Revision("v1.1")) == 3
+
+    lab.run(scene)
+
+
+def test_a_control_plane_without_descriptors_takes_no_instance_out_of_the_traffic(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing_left(*_: object) -> str | None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def scene(plane: ControlPlane) -> None:
+        await deployed(plane, an_order("v1"))
+        with monkeypatch.context() as patch:
+            patch.setattr(fleet, "probe", nothing_left)
+            await asyncio.sleep(600)
+        tables = [table.services["shop"] for _, table in lab.world.router.history if "shop" in table.services]
+        states = [end.state for backend in tables[-1].backends for end in backend.endpoints]
+        assert states == [Traffic.READY] * 4
+        lab.world.platform.sick.add(lab.world.platform.running[0].id)
+        await plane.services["shop"].keeper.bell.until(
+            lambda: plane.services["shop"].keeper.fleet.ready(Revision("v1.1")) == 3
+        )
 
     lab.run(scene)

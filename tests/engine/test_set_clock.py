@@ -11,7 +11,7 @@ import pytest
 from segue.core.release import Rolling
 from segue.engine.clock import SystemClock
 from segue.engine.control import ControlPlane
-from segue.engine.orders import Asker
+from segue.engine.orders import Asker, Order
 from segue.testing.clock import VirtualClock
 from segue.testing.plane import Lab, an_order, deployed, ended
 
@@ -95,3 +95,22 @@ def test_a_judgement_is_no_longer_because_the_clock_was_set_back_while_no_contro
     known = lab.run(begins)
     lab.clock.set(-2 * HOUR)
     assert lab.run(goes_on) < 3600  # twice ten minutes, of which one has passed
+
+
+def test_what_served_last_is_gone_back_to_though_the_clock_was_set_back_since(room: Path) -> None:
+    lab = Lab(room)
+    orders = [an_order(f"v{number}", strategy=Rolling(keep=timedelta(0)), retain=3) for number in (1, 2, 3, 4)]
+
+    async def deploys(plane: ControlPlane, *orders: Order) -> None:
+        for order in orders:
+            assert (await deployed(plane, order)).outcome == "promoted"
+
+    async def goes_back(plane: ControlPlane) -> tuple[str | None, list[str | None]]:
+        history = [rollout.new for rollout in plane.journal.rollouts("shop")]
+        return (await ended(plane, await plane.services["shop"].rollback(None, Asker()))).new, history
+
+    lab.run(lambda plane: deploys(plane, *orders[:2]))
+    lab.clock.set(-2 * HOUR)
+    lab.run(lambda plane: deploys(plane, *orders[2:]))
+    new, history = lab.run(goes_back)
+    assert (new, history) == ("v3.2", ["v4.1", "v3.1", "v2.1", "v1.1"])

@@ -37,7 +37,7 @@ from segue.engine.setback import Setback
 from segue.engine.tokens import own_token
 from segue.engine.versions import VersionStore
 from segue.engine.watch import Sight
-from segue.errors import RouterLost, RouterRefused, SegueError
+from segue.errors import RouterLost, RouterRefused, SegueError, StartFailed
 from segue.ports import Commands, Evidence, Instance, Lines, Platform, Router
 
 TEND_EVERY = 60.0
@@ -126,13 +126,16 @@ class ControlPlane:
                 self.journal.tell("note", text=error.message)
 
     async def _end_strays(self) -> None:
-        """End what was started since the copy was made from which the journal was restored: nobody knows of it."""
+        """End and delete what has come since the copy from which the journal was restored: nobody knows of it."""
         await self._insist(self.world.router.settled)
         known = [record.intent for name in self.services for record in self.journal.intents(name)]
         ended = await self.world.platform.end_others(known, STRAYS_GRACE)
         if ended:
             text = f"{ended} instances that the restored journal does not know were ended"
             self.journal.tell("note", text=text)
+        made = {name: [v.recipe.files for v in it.catalog.known.values()] for name, it in self.services.items()}
+        with suppress(StartFailed):  # it is tried again the next time
+            await self._store.delete_others(made)
 
     async def _note_boot(self) -> None:
         """Write down which start of the machine this is, once all have turned back that the restart has cut short."""

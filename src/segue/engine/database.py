@@ -15,13 +15,16 @@ from segue.engine.spare import Spare
 RESERVE_BYTES = 4 << 20
 """Room kept aside so that a rollout can be turned back on a full disk."""
 
+KEPT_DAMAGED = 3
+"""So many damaged journals are kept, the newest."""
+
 
 class Database:
     """Two SQLite files in `folder` as one database: ``journal`` synced at each commit, ``events`` less often.
 
     `added`: columns that came with later versions, by table.
-    `restored`: a file was damaged, and its last good copy has taken its place. `disk_full`: the room that was
-    kept aside is in use. `written` is called after each transaction.
+    `restored`: a file was damaged, and its last good copy has taken its place. `written` is called after each
+    transaction.
     """
 
     def __init__(
@@ -32,7 +35,7 @@ class Database:
         written: Callable[[], None],
         added: Sequence[tuple[str, str]] = (),
     ) -> None:
-        self.disk_full = False
+        self._full = False
         self._folder, self._written, self._depth = folder, written, 0
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.restored = self._mend("journal", clock) | self._mend("events", clock)
@@ -66,10 +69,19 @@ class Database:
         for suffix in ("", "-wal", "-shm"):
             with suppress(FileNotFoundError):
                 Path(f"{path}{suffix}").rename(self._folder / f"{name}.damaged-{stamp}.db{suffix}")
+        self._forget_damaged(name)
         if copy.exists() and _sound(copy):
             with closing(sqlite3.connect(copy)) as spare, closing(sqlite3.connect(path)) as mended:
                 spare.backup(mended)
         return True
+
+    def _forget_damaged(self, name: str) -> None:
+        """Keep the newest of the damaged files for whoever wants to look at them; the disk is not theirs."""
+        found = sorted(self._folder.glob(f"{name}.damaged-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+        stamps = list(dict.fromkeys(path.name.partition(".db")[0] for path in found))
+        for path in found:
+            if path.name.partition(".db")[0] in stamps[KEPT_DAMAGED:]:
+                path.unlink()
 
     def copy(self, rollout: str) -> None:
         """Keep a copy of the journal to go back to, should it be damaged; `rollout` has ended since the last time."""
@@ -86,7 +98,7 @@ class Database:
         if self._depth:
             yield
             return
-        if not self.disk_full and _room(self._folder) < RESERVE_BYTES:
+        if not self._full and _room(self._folder) < RESERVE_BYTES:
             self._free_reserve()
         self._db.execute("BEGIN IMMEDIATE")
         self._depth += 1
@@ -100,6 +112,13 @@ class Database:
         finally:
             self._depth -= 1
             self._written()
+
+    @property
+    def disk_full(self) -> bool:
+        """Whether the room that was kept aside is in use, and there is none again."""
+        if self._full:
+            self._keep_reserve()
+        return self._full
 
     @property
     def writing(self) -> bool:
@@ -122,9 +141,10 @@ class Database:
             self._db.execute("PRAGMA main.synchronous=FULL")
 
     def put(self, table: str, values: dict[str, Any]) -> None:
-        """Write a row, in place of the one with the same key."""
+        """Write a row, in place of the one with the same key: it keeps that one's place in the order of rows."""
         names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
-        self.write(f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})", values)
+        new = ", ".join(f"{name} = excluded.{name}" for name in values)
+        self.write(f"INSERT INTO {table} ({names}) VALUES ({marks}) ON CONFLICT DO UPDATE SET {new}", values)
 
     def all(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """The rows that a query finds."""
@@ -140,12 +160,12 @@ class Database:
                 reserve = self._folder / "reserve"
                 if not reserve.exists() or reserve.stat().st_size < RESERVE_BYTES:
                     reserve.write_bytes(b"\0" * RESERVE_BYTES)
-                self.disk_full = False
+                self._full = False
         except OSError:
             self._free_reserve()
 
     def _free_reserve(self) -> None:
-        self.disk_full = True
+        self._full = True
         with suppress(FileNotFoundError):
             (self._folder / "reserve").unlink()
 

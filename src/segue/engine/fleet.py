@@ -17,6 +17,8 @@ from datetime import timedelta
 from typing import Any
 from zlib import crc32
 
+import structlog
+
 from segue.core.release import Revision
 from segue.core.traffic import InstanceId
 from segue.core.version import Version
@@ -38,6 +40,10 @@ FIRST_BACKOFF, LONGEST_BACKOFF, STEADY = 0.1, 30.0, 60.0
 
 STARTING_EVERY = 0.1
 """Seconds between two looks at an instance that starts."""
+
+_NOT_READY = State.STARTING, State.UNREADY
+
+log = structlog.get_logger()
 
 
 class Fleet:
@@ -101,9 +107,17 @@ class Fleet:
         if record.stopping:
             self._set(member, State.DRAINING)
             return
-        healthy = await probe(version, record.intent.address, self._run) is None
-        if healthy and record.checked and await self._platform.listens(instance):
+        if record.checked and await self._serves(member, instance):
             member.state = State.READY  # clients were told when it became so
+
+    async def _serves(self, member: Member, instance: Instance) -> bool:
+        """Whether an instance that was ready once is so now; one that cannot be asked is taken to be."""
+        try:
+            healthy = await probe(member.version, instance.intent.address, self._run) is None
+            return healthy and await self._platform.listens(instance)
+        except OSError as error:
+            log.warning("instance_not_asked", instance=member.id, error=str(error))
+            return True
 
     def run_adopted(self) -> None:
         """Begin to look after the instances that were taken over."""
@@ -144,26 +158,31 @@ class Fleet:
 
     async def _live(self, member: Member) -> None:
         while not member.leaving:
-            if member.instance is None:
-                await self._start(member)
-            if member.instance is not None:
-                await self._attend(member, member.instance)
+            try:
+                if member.instance is None:
+                    await self._start(member)
+                if member.instance is not None:
+                    await self._attend(member, member.instance)
+            except OSError as error:  # for a want of our own, which passes
+                log.warning("instance_not_attended", instance=member.id, error=str(error))
+                await self._clock.sleep(FIRST_BACKOFF)
+                continue
             if not member.leaving:
                 await self._rest(member)
 
     async def _start(self, member: Member) -> None:
         began = self._clock.monotonic()
-        intent = await self._platform.place(member.version, member.id)
-        self._journal.put_intent(intent, member.restarts, member.checked)
-        member.intent = intent
         try:
+            intent = await self._platform.place(member.version, member.id)
+            self._journal.put_intent(intent, member.restarts, member.checked)
+            member.intent = intent
             member.instance = await self._platform.start(member.version, intent)
         except StartFailed as error:
             member.log, member.fatal = error.log, True
             self._failed(member, error.message, began)
             self._forget(member)
             return
-        member.since = member.instance.started
+        member.since, member.fatal = member.instance.started, False
         self._set(member, State.STARTING, "started")
 
     async def _attend(self, member: Member, instance: Instance) -> None:
@@ -208,14 +227,19 @@ class Fleet:
         if member.state is State.READY:  # it was adopted, with many others: they are not to be asked all at once
             await self._clock.sleep(every * crc32(member.id.encode()) / 2**32)
         while True:
-            problem = await probe(member.version, instance.intent.address, self._run)
-            well, ill = (well + 1, 0) if problem is None else (0, ill + 1)
-            if problem is not None and member.state is State.STARTING:
-                member.problem = problem
-            elif ill == health.unhealthy and member.state is State.READY:
-                self._set(member, State.UNREADY, problem)
-            elif well >= health.healthy and member.state in (State.STARTING, State.UNREADY) and not member.fatal:
-                await self._become_ready(member, instance)
+            try:
+                problem = await probe(member.version, instance.intent.address, self._run)
+                well, ill = (well + 1, 0) if problem is None else (0, ill + 1)
+                if problem is not None and member.state is State.STARTING:
+                    member.problem = problem
+                elif ill == health.unhealthy and member.state is State.READY:
+                    self._set(member, State.UNREADY, problem)
+                elif well >= health.healthy and member.state in _NOT_READY and not member.fatal:
+                    await self._become_ready(member, instance)
+            except OSError as error:  # for a want of our own: the instance is as it was
+                if well or ill:
+                    log.warning("instance_not_asked", instance=member.id, error=str(error))
+                well = ill = 0
             starting = member.state is State.STARTING
             await self._clock.sleep(min(every, STARTING_EVERY) if starting else every)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -26,9 +27,15 @@ GRPC_HEALTH = "/grpc.health.v1.Health/Check"
 _HEAD = 4096
 """Bytes of an answer that are kept."""
 
+_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}
+"""What cannot be done for a want of our own: descriptors, memory, ports."""
+
 
 async def probe(version: Version, address: str, run: RunCommand) -> str | None:
-    """Why the instance at `address` is not healthy now; None: it is."""
+    """Why the instance at `address` is not healthy now; None: it is.
+
+    Raises OSError where it cannot be asked for a want of our own, which says nothing of the instance.
+    """
     health, seconds = version.health, version.health.timeout.total_seconds()
     try:
         async with asyncio.timeout(seconds):
@@ -41,6 +48,8 @@ async def probe(version: Version, address: str, run: RunCommand) -> str | None:
     except TimeoutError:
         return f"no answer to the health check within {seconds:g} s"
     except OSError as error:
+        if error.errno in _OURS:
+            raise
         return f"cannot connect: {error.strerror or error}"
 
 

@@ -4,6 +4,7 @@ Rule 1: what must not be half-known is one transaction: a step's end and the tur
 decision and the demand that follows from it.
 Rule 2: events and samples are for people and statistics; they lie in a second file that is synced less often.
 Rule 3: only the control plane that holds the home's lock opens the journal.
+Rule 4: what came later is told by the order of rows and not by the time of day: the machine's clock may be set.
 """
 
 from __future__ import annotations
@@ -143,21 +144,21 @@ class Journal:
     def past(self, service: str | None = None) -> Iterator[RolloutRecord]:
         """Rollouts, newest first: no more is read than is asked for."""
         of, whose = ("WHERE service = ?", [service]) if service else ("", [])
-        found = self._db.each(f"SELECT * FROM rollout {of} ORDER BY started DESC, rowid DESC", *whose)
+        found = self._db.each(f"SELECT * FROM rollout {of} ORDER BY rowid DESC", *whose)
         return (rows.read_rollout(row) for row in found)
 
     def promoted(self, service: str) -> Iterator[tuple[Revision | None, Revision | None]]:
         """What each rollout of `service` has brought to serve, and what had served before: the newest first."""
         found = self._db.each(
             "SELECT new, old FROM rollout WHERE service = ? AND outcome = 'promoted' AND release IS NOT NULL"
-            " ORDER BY started DESC, rowid DESC",
+            " ORDER BY rowid DESC",
             service,
         )
         return ((row["new"], row["old"]) for row in found)
 
     def unfinished(self, service: str) -> RolloutRecord | None:
         """The rollout of `service` that has not ended."""
-        found = self._db.all("SELECT * FROM rollout WHERE service = ? AND ended IS NULL ORDER BY started", service)
+        found = self._db.all("SELECT * FROM rollout WHERE service = ? AND ended IS NULL ORDER BY rowid", service)
         return rows.read_rollout(found[-1]) if found else None
 
     def steps(self, rollout: str) -> list[StepRecord]:

@@ -48,9 +48,8 @@ CREATE TABLE IF NOT EXISTS rollout (
     start TEXT, who TEXT, asked TEXT, manifest TEXT, route TEXT, started TEXT, back TEXT, turned TEXT,
     turned_at TEXT, replaced INTEGER, decided TEXT, ended TEXT, outcome TEXT, basis TEXT, reason TEXT,
     exit INTEGER, log TEXT, judging TEXT, person TEXT);
-CREATE INDEX IF NOT EXISTS rollout_service ON rollout (service, started);
-CREATE INDEX IF NOT EXISTS rollout_started ON rollout (started);
-CREATE INDEX IF NOT EXISTS rollout_running ON rollout (service, started) WHERE ended IS NULL;
+CREATE INDEX IF NOT EXISTS rollout_of ON rollout (service);
+CREATE INDEX IF NOT EXISTS rollout_running ON rollout (service) WHERE ended IS NULL;
 CREATE TABLE IF NOT EXISTS step (
     rollout TEXT, way TEXT, number INTEGER, step TEXT, demand TEXT, began TEXT, ended TEXT, outcome TEXT,
     verdict TEXT, PRIMARY KEY (rollout, way, number));

@@ -73,19 +73,23 @@ class Spare:
         return [row["id"] for row in self._db.execute(query)]
 
     def _write(self, rollouts: Iterable[str]) -> None:
-        """Copy all that is live, and these rollouts with their steps, in one transaction."""
+        """Copy all that is live, and these rollouts with their steps, in one transaction: in their places."""
         these = [(rollout,) for rollout in sorted(rollouts)]
         self._db.execute("BEGIN")
         try:
             for table in LIVE:
                 self._db.execute(f"DELETE FROM spare.{table}")
-                self._db.execute(f"INSERT INTO spare.{table} SELECT * FROM main.{table} ORDER BY rowid")
+                self._db.execute(self._copied(table))
             for table, key in (("rollout", "id"), ("step", "rollout")):
                 self._db.executemany(f"DELETE FROM spare.{table} WHERE {key} = ?", these)
-                copied = f"INSERT INTO spare.{table} SELECT * FROM main.{table} WHERE {key} = ? ORDER BY rowid"
-                self._db.executemany(copied, these)
+                self._db.executemany(f"{self._copied(table)} WHERE {key} = ?", these)
             self._db.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.OperationalError):  # some errors have rolled it back already
                 self._db.execute("ROLLBACK")
             raise
+
+    def _copied(self, table: str) -> str:
+        """What copies rows of `table`: what came later is told by their numbers, which are kept."""
+        names = ", ".join(("rowid", *self._columns("main", table)))
+        return f"INSERT INTO spare.{table} ({names}) SELECT {names} FROM main.{table}"

@@ -132,6 +132,14 @@ class VersionStore:
             if own.exists():
                 await asyncio.to_thread(shutil.rmtree, own)
 
+    async def delete_others(self, known: Mapping[str, Collection[Revision]]) -> None:
+        """Remove all versions but those `known`, by service. What versions share stays: it is their users' data."""
+        kept = {self._of(service, revision) for service, revisions in known.items() for revision in revisions}
+        others = [own for own in self._folder.glob("*/*") if own not in kept and own.name != "shared"]
+        for own in others:
+            with _disk(str(own)):
+                await asyncio.to_thread(shutil.rmtree, own)
+
     @property
     def _own_folders(self) -> tuple[Path, Path]:
         """Never part of a source: our folder, and Segue's home around it."""

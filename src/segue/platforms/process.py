@@ -62,7 +62,10 @@ class ProcessPlatform:
         """Choose a free port, or with ``{socket}`` in the command a path. Raises StartFailed where there is none."""
         nonce = secrets.token_hex(16)
         wants_socket = "{socket}" in version.command
-        address = self._sockets.address(nonce) if wants_socket else self._ports.choose()
+        try:
+            address = self._sockets.address(nonce) if wants_socket else self._ports.choose()
+        except OSError as error:
+            raise StartFailed(f"{instance} cannot be started: {reason(error)}") from error
         return Intent(version.service, instance, version.revision, nonce, address)
 
     def rest(self, address: str) -> None:

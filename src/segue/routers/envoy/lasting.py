@@ -62,8 +62,8 @@ class LastTable:
     async def _write(self) -> None:
         while self._next is not None:
             services, self._next = self._next, None
-            text = self._text(services)
             try:
+                text = self._text(services)
                 await asyncio.to_thread(process.write, self._folder / static.CONFIG, text)
             except OSError as error:  # the table is in force all the same; the next one is written again
                 log.error("last_table_not_written", error=str(error))
