@@ -47,6 +47,11 @@ class Operation:
     interrupted: bool = False
     second: bool = False
 
+    @property
+    def meanwhile(self) -> str:
+        """The version that somebody else deploys."""
+        return f"{self.version}-too"
+
 
 @dataclass
 class Round:
@@ -186,10 +191,10 @@ def _interrupt(process: subprocess.Popen[str], world: World) -> None:
 
 
 def _second(this: Round, world: World) -> None:
-    """Somebody else deploys meanwhile."""
+    """Somebody else deploys meanwhile, and is refused; unless the rollout is forgotten."""
     until(lambda: (status := world.status()) and status["rollout"])
-    done = world.segue("deploy", "--version", "meanwhile", cwd=world.shop.folder, expect=None)
-    if done.returncode not in (4, *this.fault.exits):
+    done = world.segue("deploy", "--version", this.operation.meanwhile, cwd=world.shop.folder, expect=None)
+    if done.returncode not in (4, *this.fault.exits, *([0] if this.fault.forgets else [])):
         this.flaws.append(f"a second deploy ended with {done.returncode}: {done.stdout[-200:]}")
 
 
@@ -206,6 +211,8 @@ def _judged(this: Round, deployer: Deployer, envoy: int) -> None:
         right = {deployer.stable, operation.version} if operation.good else {deployer.stable}
     else:
         right = {operation.version if this.exit == 0 else deployer.stable}
+    if operation.second and fault.forgets:
+        right.add(operation.meanwhile)
     if stable not in right:
         this.flaws.append(f"{stable} serves, and not {right}: {this.said[-300:]!r}")
     if stable:

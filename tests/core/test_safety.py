@@ -286,6 +286,22 @@ def test_from_anywhere_there_is_a_safe_way_back(r: Release, old: int, new: int, 
         assert returned(r, list(moments(at, way_back(r, at)))[-1])
 
 
+def test_ways_back_that_meet_go_on_together() -> None:
+    """What `simulate.flaws` builds on: where stand and next step are the same, all that follows is."""
+    met = 0
+    for r in releases(SMALL):
+        known: dict[simulate.Waypoint, tuple[Step, ...]] = {}
+        for at in {
+            id(played.demand): played.demand for played in simulate.play(simulate.begin(r), way_there(r))
+        }.values():
+            way = strategies.back(r, at)
+            for number, played in enumerate(simulate.play(at, way[:-1])):
+                rest = known.setdefault(simulate.waypoint(played.demand, way[number]), way[number:])
+                met += rest is not way[number:]
+                assert rest == way[number:], (r, at)
+    assert met > 1000
+
+
 def test_the_spaces_that_were_searched_hold_what_they_should() -> None:
     """A property of nothing would hold: the spaces contain every strategy, growth and shrinking."""
     found = list(releases(3))

@@ -186,13 +186,13 @@ def _hasty(r: Release, at: Demand) -> Plan:
 def test_a_plan_whose_way_back_is_wrong_is_refused(
     monkeypatch: pytest.MonkeyPatch, way_back: Callable[[Release, Demand], Plan], reason: str
 ) -> None:
-    monkeypatch.setattr(strategies, "back", way_back)
+    monkeypatch.setattr(strategies, "steps_back", way_back)
     r = release(Rolling(), 3, 3)
     assert reason in flaws(r, right(r))
 
 
 def test_a_way_back_of_a_launch_that_leaves_something_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strategies, "back", lambda r, at: (Shift.to({}),))
+    monkeypatch.setattr(strategies, "steps_back", lambda r, at: (Shift.to({}),))
     assert "back from step 1: something is left of a first launch" in flaws(LAUNCH, right(LAUNCH))
 
 

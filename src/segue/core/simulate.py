@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from segue.core import strategies
 from segue.core.demand import Demand
-from segue.core.release import ALL, Release, Revision, Side
+from segue.core.release import ALL, Release, Revision, Share, Side
 from segue.core.steps import Plan, Step
 
 
@@ -23,6 +23,14 @@ class Played:
     def instances(self) -> int:
         """How many instances there may be while and after the step is made true."""
         return sum(self.demand.counts.values())
+
+
+Waypoint = tuple[tuple[tuple[Revision, int], ...], tuple[tuple[Revision, Share], ...], Step]
+
+
+def waypoint(demand: Demand, step: Step) -> Waypoint:
+    """Where a way back stands, and what it does next. Where these are the same, all that follows is the same."""
+    return tuple(demand.counts.items()), tuple(demand.shares.items()), step
 
 
 def play(start: Demand, plan: Plan) -> Iterator[Played]:
@@ -48,8 +56,9 @@ def flaws(r: Release, start: Demand, plan: Plan) -> list[str]:
     if start.slack > r.slack:
         found.append(f"the start does without {start.slack} of the strength, the strategy only without {r.slack}")
     found += _unfinished(r, list(play(start, plan))[-1].demand)
+    safe: set[Waypoint] = set()
     for played in play(start, plan):
-        found += (f"back from step {played.number}: {flaw}" for flaw in _ways_back(r, played.demand))
+        found += (f"back from step {played.number}: {flaw}" for flaw in _way_back(r, played.demand, safe))
     return found
 
 
@@ -65,12 +74,25 @@ def _unfinished(r: Release, end: Demand) -> Iterator[str]:
             yield f"the plan ends with {end.count(version)} of {expected.get(version, 0)} instances of {version}"
 
 
-def _ways_back(r: Release, at: Demand) -> Iterator[str]:
-    plan = strategies.back(r, at)
-    end = at
-    for played in play(at, plan):
-        yield from _flaws(r, played)
-        end = played.demand
+def _way_back(r: Release, at: Demand, safe: set[Waypoint]) -> list[str]:
+    """What is wrong with the way back from `at`, as far as it does not join one that was found safe."""
+    found, passed, end = list(_flaws(r, Played(0, None, at))), [], at
+    for step in strategies.steps_back(r, at):
+        here = waypoint(end, step)
+        if here in safe:
+            break
+        passed.append(here)
+        end = end.after(step)
+        found += _flaws(r, Played(len(passed), step, end))
+    else:
+        found += _lacking(r, end)
+    if not found:
+        safe.update(passed)
+    return found
+
+
+def _lacking(r: Release, end: Demand) -> Iterator[str]:
+    """What is wrong with where a way back ends."""
     if r.old is None:
         if end.counts or end.shares:
             yield "something is left of a first launch"

@@ -105,10 +105,11 @@ def _ladder(options: Canary) -> tuple[Fraction, ...]:
 
 def back(r: Release, at: Demand) -> Plan:
     """The way back to the old version from anywhere, in no more room than the way there was given."""
-    return tuple(_back(r, at))
+    return tuple(steps_back(r, at))
 
 
-def _back(r: Release, at: Demand) -> Iterator[Step]:
+def steps_back(r: Release, at: Demand) -> Iterator[Step]:
+    """As `back`, one step after the other."""
     new = r.new.revision
     if r.old is None:
         yield Shift.to({})
