@@ -22,13 +22,11 @@ MUTANTS = (
     Mutant(
         "an instance is started before its intent is written down",
         "engine/fleet.py",
-        """        self._journal.put_intent(intent, member.restarts, member.checked)
-        member.intent = intent
-        try:
+        """            self._journal.put_intent(intent, member.restarts, member.checked)
+            member.intent = intent
             member.instance = await self._platform.start(member.version, intent)
 """,
-        """        member.intent = intent
-        try:
+        """            member.intent = intent
             member.instance = await self._platform.start(member.version, intent)
             self._journal.put_intent(intent, member.restarts, member.checked)
 """,
