@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from segue.core.release import Revision
+from segue.core.sources import About, Answer
 from segue.core.traffic import Books, InstanceId, Observed, RoutingTable, Sample
 from segue.core.version import Version
 
@@ -201,4 +202,12 @@ class Lines(Protocol):
 
     async def close(self) -> None:
         """Read nothing any more."""
+        ...
+
+
+class Source(Protocol):
+    """Something that is asked about a version on trial from time to time, beside the router."""
+
+    async def ask(self, about: About) -> Answer:
+        """What it says now, within its own time. What goes wrong is an answer too: `Nothing`, with the reason."""
         ...

@@ -131,6 +131,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._document(200, {"rollout": "r1"})
             case (status, document):
                 self._document(status, document)
+            case _ if callable(answer):
+                self._document(200, answer(request))
             case _:
                 self._document(200, answer)
 

@@ -74,6 +74,12 @@ def test_check_accepts_what_can_be_deployed_and_changes_nothing(segue: Segue, fo
             "✗ the after hook: ./contract.sh is not in",
         ),
         ("command: python3", "smoke: [{command: './smoke.sh {url}'}]", "✗ the smoke test: ./smoke.sh is not in"),
+        ("command: python3", "evidence: [{command: ./ask.sh}]", "✗ the evidence: ./ask.sh is not in"),
+        (
+            "command: python3",
+            "evidence: [{url: {get: http://ci/ask, authorization: CI_AUTH}}]",
+            "✗ the evidence: the variable CI_AUTH is not in the service's environment",
+        ),
         ("command: python3", "health: {path: nope}", "✗ the manifest:"),
         ("command: python3", "route: {listen: '192.0.2.1:80'}", "✗ the manifest:"),
     ],

@@ -124,3 +124,18 @@ def test_a_control_plane_without_descriptors_takes_no_instance_out_of_the_traffi
         )
 
     lab.run(scene)
+
+
+def test_a_deploy_in_place_of_a_down_that_is_under_way_finds_the_old_version_whole(lab: Lab) -> None:
+    lab.world.platform.order("v1.1", Behaviour(ends=5.0))
+
+    async def scene(plane: ControlPlane) -> None:
+        await deployed(plane, an_order("v1", replicas=2))
+        service = plane.services["shop"]
+        down = await service.down(Asker())
+        await service.keeper.bell.until(lambda: not service.keeper.demand.counts)
+        rollout = await deployed(plane, an_order("v2", replicas=2), Asker(if_busy="replace"))
+        assert (await ended(plane, down)).outcome == "superseded"
+        assert (rollout.outcome, rollout.old) == ("promoted", "v1.1")
+
+    lab.run(scene)

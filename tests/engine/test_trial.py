@@ -111,6 +111,24 @@ def test_a_broken_canary_is_taken_back_at_its_first_step(lab: Lab, failing: floa
     play(lab, scene, v1=0.001, v2=failing)
 
 
+@pytest.mark.parametrize("one", [True, False])
+def test_a_bad_instance_among_good_ones_is_named_and_a_bad_version_is_no_instance_s_fault(
+    lab: Lab, one: bool
+) -> None:
+    bad = ["shop-v2.1-2"] if one else [f"shop-v2.1-{n}" for n in (1, 2, 3, 4)]
+
+    async def scene(plane: ControlPlane) -> None:
+        lab.world.evidence.flow("shop", rate=50, failing={InstanceId(name): 0.5 for name in bad})
+        rollout = await begun(plane, BlueGreen(judge=timedelta(minutes=2), keep=timedelta(0)))
+        assert (await end(plane, rollout)).outcome == "rolled_back"
+        record = plane.journal.rollout(rollout)
+        assert record is not None
+        named = [note for note in documents.report(plane.journal, record)["notes"] if note.startswith("it is ")]
+        assert [note.split(":")[0] for note in named] == (["it is shop-v2.1-2"] if one else [])
+
+    play(lab, scene)
+
+
 def test_without_a_request_a_canary_goes_on_by_health_and_says_so(lab: Lab) -> None:
     async def scene(plane: ControlPlane) -> None:
         done = await end(plane, await begun(plane, SHORT))
@@ -460,3 +478,33 @@ def test_a_restart_is_judged_as_the_last_deployment_was(lab: Lab) -> None:
         assert (again.kind, again.judging) == ("restart", judging)
 
     play(lab, scene)
+
+
+@pytest.mark.parametrize("who", ["the control plane", "the router"])
+def test_time_in_which_nobody_looked_is_no_silence(lab: Lab, who: str) -> None:
+    judged = BlueGreen(judge=timedelta(seconds=10), keep=timedelta(0))
+
+    async def begins(plane: ControlPlane) -> str:
+        await deployed(plane, an_order("v1"))
+        rollout = await begun(plane, judged)
+        keeper = plane.services["shop"].keeper
+        await keeper.bell.until(lambda: "v2.1" in keeper._confirmed_shares())
+        await asyncio.sleep(2)
+        flow(lab, 50, v2=0.5)
+        if who == "the router":
+            lab.world.router.lose()
+            await asyncio.sleep(60)
+            lab.world.router.lose(0)
+            lab.world.evidence.restart()
+        return rollout
+
+    async def goes_on(plane: ControlPlane, rollout: str) -> None:
+        began = lab.clock.monotonic()
+        record = await end(plane, rollout)
+        assert (record.outcome, record.basis) == ("rolled_back", "evidence"), record.reason
+        assert lab.clock.monotonic() - began < 30
+
+    rollout = lab.run(begins)
+    if who == "the control plane":
+        lab.clock.pass_by(60)
+    lab.run(lambda plane: goes_on(plane, rollout))

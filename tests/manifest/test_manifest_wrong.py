@@ -80,8 +80,6 @@ NOT_YET = [
     on_base("route: {»proxies: [a]}", "route.proxies", "one of listen", None, LATER),
     Case("service: shop\nrun: {»container: {image: x}}", "run.container", "`process`", None, LATER),
     Case("service: shop\nrun: {»ssh: {hosts: [a]}}", "run.ssh", "`process`", None, LATER),
-    on_base("evidence: [{»prometheus: {url: x}}]", "evidence[0].prometheus", "`logs`", None, LATER),
-    on_base("evidence:\n- logs: {match: x}\n- »command: ./ask", "evidence[1].command", "`logs`", None, LATER),
     on_base("»notify: []", "notify", TOP, None, LATER),
     on_base("strategy: »experiment", "strategy", NAMES, None, LATER),
     on_base("strategy: {»experiment: {}}", "strategy.experiment", "one of use", None, LATER),
@@ -228,12 +226,93 @@ JUDGING = [
     on_base("judge: {low_traffic: »rolback}", "judge.low_traffic", COURSE, "rollback"),
     on_base("judge: {undecided: »no}", "judge.undecided", COURSE, None, "`no` is unknown"),
     on_base("evidence: »{logs: {match: x}}", "evidence", "a list of evidence", None, "a mapping is not a list"),
-    on_base("evidence: [»{}]", "evidence[0].logs", "a mapping (match)", None, "is missing"),
+    on_base("evidence: [»{}]", "evidence[0]", "one of logs, prometheus, command, url", None, "no source is named"),
     on_base("evidence: [{»logs: {}}]", "evidence[0].logs.match", REGEX, None, "is missing"),
-    on_base("evidence: [{»log: {match: x}}]", "evidence[0].log", "`logs`", "logs"),
+    on_base("evidence: [{»log: {match: x}}]", "evidence[0].log", "one of logs, prometheus, command, url", "logs"),
     on_base("evidence: [{logs: {match: »'(a'}}]", "evidence[0].logs.match", REGEX, None, "at character 1"),
     on_base("evidence: [{logs: {match: »'a{99999999999}'}}]", "evidence[0].logs.match", REGEX, None, "too large"),
     on_base("evidence: [{logs: {match: »'ERROR|'}}]", "evidence[0].logs.match", REGEX, None, "every line"),
+]
+
+METRIC = "evidence:\n- prometheus:\n    url: http://127.0.0.1:9090\n    query: 'x{v=\"{version}\"}'\n    "
+OTHER = METRIC.replace('x{v="{version}"}', "%s").replace("'%s'", "%s")
+
+
+def metric(text: str, key: str, expected: str | None, nearest: str | None = None, problem: str = "") -> Case:
+    return on_base(METRIC + text, f"evidence[0].prometheus{key}", expected, nearest, problem)
+
+
+def asking(query: str, nearest: str | None, problem: str, expected: str = "`{version}` or `{revision}`") -> Case:
+    return on_base(OTHER % f"»'{query}'" + "worse: lower", "evidence[0].prometheus.query", expected, nearest, problem)
+
+
+def at(entry: str, key: str, expected: str | None, nearest: str | None = None, problem: str = "") -> Case:
+    return on_base(f"evidence: [{{{entry}}}]", f"evidence[0].{key}", expected, nearest, problem)
+
+
+WHERE = "an address such as http://127.0.0.1:9090"
+SOURCES = [
+    at("logs: {match: x}, command: »x", "command", "an entry for each", None, "one source, not logs and command"),
+    at("»prometheus: {url: http://a}", "prometheus.query", "a query in PromQL", None, "is missing"),
+    at("»promtheus: {}", "promtheus", "one of logs, prometheus, command, url", "prometheus"),
+    at("prometheus: {»qurey: x}", "prometheus.qurey", "one of url, query, worse", "query"),
+    at("prometheus: {query: x, min: 1, url: »prom:9090}", "prometheus.url", WHERE, "http://prom:9090"),
+    at("prometheus: {query: x, min: 1, url: »ftp://prom}", "prometheus.url", WHERE, None, "`ftp://prom` is not"),
+    at("prometheus: {query: x, min: 1, url: »'http://a b'}", "prometheus.url", WHERE, None, "a server is not sent"),
+    at("prometheus: {query: x, min: 1, url: »'http://a:0'}", "prometheus.url", WHERE, None, "has no port"),
+    at("prometheus: {query: x, min: 1, url: »'http://[a'}", "prometheus.url", WHERE, None, "is not an address"),
+    at("prometheus: {query: x, min: 1, url: »'http://a/p?x=1'}", "prometheus.url", WHERE, "http://a/p", "itself"),
+    at("prometheus: {query: x, min: 1, url: »http://a/api/v1/query}", "prometheus.url", WHERE, "http://a", "itself"),
+    at(
+        "prometheus: {query: x, min: 1, url: »'http://u:hush@a'}",
+        "prometheus.url",
+        "`authorization: NAME`",
+        None,
+        "every",
+    ),
+    at("url: »https://u:hush@a", "url", "`authorization: NAME`", None, "a password does not stand in an address"),
+    on_base(
+        "evidence: [{prometheus: »{url: http://a, query: x}}]",
+        "evidence[0].prometheus",
+        "`worse`, or `min` or `max`",
+        None,
+        "not said what is bad",
+    ),
+    metric("worse: »up", ".worse", "higher or lower", None, "`up` is unknown"),
+    metric("worse: »hihger", ".worse", "higher or lower", "higher"),
+    metric("worse: »lower\n    min: 1", ".worse", "`worse`, or `min` or `max`", None, "exclude each other"),
+    metric("worse: lower\n    margin: »100%", ".margin", "less than 100%", None, "nothing is lower"),
+    metric("worse: higher\n    margin: »0.1", ".margin", "a percentage such as 9%", "10%"),
+    metric("worse: higher\n    per: »request", ".per", "share or version", None, "is unknown"),
+    metric("max: 1\n    margin: »1%", ".margin", "`worse` beside it", None, "belongs to a comparison"),
+    metric("max: 1\n    per: »share", ".per", "`worse` beside it", None, "belongs to a comparison"),
+    metric(
+        "max: 1\n    min: 2".replace("max: 1", "max: »1"), ".max", "at least 2", None, "that small and that large"
+    ),
+    metric("max: »5%", ".max", "a number such as 0.05", "0.05", "is not a number"),
+    metric("max: ».inf", ".max", "a number such as 0.05", None, "not finite"),
+    metric("max: »true", ".max", "a number such as 0.05", None, "`true` is not a number"),
+    metric("max: 1\n    every: »15", ".every", DURATION, "15s"),
+    metric("max: 1\n    timeout: »0s", ".timeout", DURATION, None, "longer than 0s"),
+    metric(
+        "max: 1\n    authorization: »Bearer x", ".authorization", "letters, digits", None, "not a variable's name"
+    ),
+    asking("up", None, "asks the same of both versions"),
+    asking('up{v="{verison}"}', "{version}", "`{verison}` is unknown", "one of {version} {service} {revision}"),
+    on_base(
+        OTHER % "'rate(x{v=\"{version}\"}[5m])'" + "worse: higher\n    every: »1m",
+        "evidence[0].prometheus.every",
+        "at least 5m",
+        "5m",
+        "comparisons would share what they look at",
+    ),
+    at("command: {»rnu: x}", "command.rnu", "one of run, every, timeout", "run"),
+    at("command: {run: »5}", "command.run", "a command", '"5"'),
+    at("command: »5", "command", "a command", '"5"'),
+    at("command: »[x]", "command", "a command, or a mapping", None, "a list is not a mapping"),
+    at("url: {get: »ci.example.com/ask}", "url.get", "an address such as https://", "http://ci.example.com/ask"),
+    at("url: {get: http://a, »evry: 1s}", "url.evry", "one of get, every", "every"),
+    at("url: {get: 'http://a/{versoin}'}".replace("'", "»'", 1), "url.get", "one of {version}", "{version}"),
 ]
 
 FACES = [
@@ -310,7 +389,7 @@ SHAPES = [
 
 @pytest.mark.parametrize(
     "case",
-    [*KEYS, *NOT_YET, *VALUES, *CANARY, *JUDGING, *FACES, *SHAPES],
+    [*KEYS, *NOT_YET, *VALUES, *CANARY, *JUDGING, *SOURCES, *FACES, *SHAPES],
     ids=lambda case: case.text.removeprefix(BASE)[:50],
 )
 def test_a_wrong_manifest_is_refused_with_place_key_expectation_and_suggestion(case: Case) -> None:
@@ -362,7 +441,8 @@ def test_all_errors_are_reported_in_the_order_of_their_places() -> None:
         "health: {path: ~}\n",
         "servce: shop",
         "strategy: experiment",
-        "evidence: [{command: x}]",
+        "evidence: [{comand: x}]",
+        "evidence: [{command: {rnu: x}}]",
         "strategy: {canary: {judge: {most: 1}}}",
         "strategy: {canary: {judge: x}}",
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -16,17 +17,21 @@ from starlette.responses import Response
 from segue import __version__
 from segue.api import asking
 from segue.api.bodies import Deploy, Shutdown, order
+from segue.api.explaining import explanation
 from segue.api.lookup import Unknown, rollout_of, service_of
 from segue.engine import documents
 from segue.engine.control import ControlPlane
-from segue.engine.plans import preview
+from segue.engine.plans import UNKNOWN, preview
 from segue.engine.records import Event
+from segue.engine.usual import Meter
 from segue.errors import SegueError, StartFailed, Usage
 
 STATUS = {2: 400, 4: 409}
 """HTTP status by exit status; everything else is 500."""
 
+Traffic = Annotated[float, Query(ge=0, le=1e9)]
 After = Annotated[int, Query(ge=0, lt=2**63)]
+Replay = Annotated[list[str] | None, Query(max_length=50)]
 _SEQ = re.compile("[0-9]{1,18}")
 
 
@@ -34,7 +39,7 @@ def make(control: ControlPlane, stop: Callable[[bool], None]) -> FastAPI:
     """The API of `control`; `stop` ends the process, with everything or without."""
     app = FastAPI(title="Segue", version=__version__, docs_url=None, redoc_url=None)
     _errors(app)
-    _reading(app, control)
+    _reading(app, control, Meter(control))
     _rollouts(app, control)
     asking.services(app, control)
     asking.rollouts(app, control)
@@ -72,7 +77,7 @@ def _status(error: SegueError) -> int:
     return STATUS.get(error.exit, 500)
 
 
-def _reading(app: FastAPI, control: ControlPlane) -> None:
+def _reading(app: FastAPI, control: ControlPlane, meter: Meter) -> None:
     @app.get("/healthz")
     async def healthz() -> dict[str, Any]:
         return {"ok": True, "version": __version__, "pid": control.pid, "home": str(control.home)}
@@ -86,8 +91,10 @@ def _reading(app: FastAPI, control: ControlPlane) -> None:
         return documents.service_status(service_of(control, name))
 
     @app.post("/v1/services/{name}/plan")
-    async def plan(name: str, body: Deploy) -> dict[str, Any]:
-        return preview(control.services.get(name), order(name, body))
+    async def plan(name: str, body: Deploy, traffic: Traffic | None = None) -> dict[str, Any]:
+        service = control.services.get(name)
+        usual = await meter.usual(name, service.record.stable) if service and service.record.stable else UNKNOWN
+        return preview(service, order(name, body), replace(usual, told=traffic))
 
     @app.get("/v1/services/{name}/logs")
     async def logs(
@@ -131,6 +138,10 @@ def _rollouts(app: FastAPI, control: ControlPlane) -> None:
         record = rollout_of(control, id, service)
         await control.look(record)
         return documents.report(control.journal, record)
+
+    @app.get("/v1/rollouts/{id}/explain")
+    async def explain(id: str, service: str | None = None, replay: Replay = None) -> dict[str, Any]:
+        return await explanation(control, rollout_of(control, id, service), replay or [])
 
     @app.get("/v1/rollouts/{id}/events")
     async def events(id: str, after: After = 0, service: str | None = None) -> Response:

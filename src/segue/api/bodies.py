@@ -35,6 +35,7 @@ class Deploy(Body):
     strategy: str | None = None
     reason: str | None = None
     if_busy: Busy = "refuse"
+    require_evidence: bool = False
 
 
 class Rollback(Body):
@@ -97,7 +98,7 @@ def order(service: str, body: Deploy) -> Order:
         warm_up=manifest.warm_up.core() if manifest.warm_up else None,
         stop=manifest.stop.core(),
         hooks=_hooks(manifest),
-        judging=_judging(manifest),
+        judging=_judging(manifest, require_evidence=body.require_evidence),
         retain=manifest.retain,
         manifest=hashlib.sha256(body.text.encode()).hexdigest(),
     )
@@ -108,13 +109,16 @@ def _hooks(manifest: Manifest) -> Hooks:
     return Hooks(told.before, told.on_rollback, told.after, told.timeout.total_seconds())
 
 
-def _judging(manifest: Manifest) -> Judging:
+def _judging(manifest: Manifest, *, require_evidence: bool) -> Judging:
     judge = manifest.judge
     return Judging(
         settings=judge.core(),
         settle=judge.settle,
         low_traffic=judge.low_traffic,
         undecided=judge.undecided,
-        logs=tuple(source.logs.match for source in manifest.evidence),
+        logs=tuple(source.logs.match for source in manifest.evidence if source.logs),
+        metrics=tuple(source.prometheus.core() for source in manifest.evidence if source.prometheus),
+        questions=tuple(asked.core() for source in manifest.evidence if (asked := source.command or source.url)),
         approve_within=manifest.approve_within,
+        require_evidence=require_evidence,
     )

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from segue.cli import findings
@@ -39,6 +40,7 @@ def _findings(context: Context) -> Iterator[Finding]:
         return
     yield Finding("the manifest", detail=f"{loaded.path}, service {loaded.manifest.service}")
     yield _environment(loaded)
+    yield from _authorizations(loaded)
     yield from _source(loaded)
     yield from _commands(loaded)
     yield from reach(context, loaded)
@@ -50,6 +52,16 @@ def _environment(loaded: Loaded) -> Finding:
     except Usage as exc:
         return Finding("the environment", False, exc.message, "set it, or correct the manifest")
     return Finding("the environment", detail=", ".join(sorted(names)) or "nothing is set")
+
+
+def _authorizations(loaded: Loaded) -> Iterator[Finding]:
+    """The variables that sources of evidence take a header from, where they are missing."""
+    asked = [source.prometheus or source.url for source in loaded.manifest.evidence]
+    names = {one.authorization for one in asked if one and one.authorization}
+    with suppress(Usage):  # what is wrong with the environment was said
+        for name in sorted(names - set(loaded.environment(os.environ))):
+            problem = f"the variable {name} is not in the service's environment"
+            yield Finding("the evidence", False, problem, "set it in run.process.env or env_file")
 
 
 def _source(loaded: Loaded) -> Iterator[Finding]:
@@ -88,6 +100,9 @@ def _commands(loaded: Loaded) -> Iterator[Finding]:
     for hook in ("before", "on_rollback", "after"):
         if command := getattr(manifest.hooks, hook):
             yield _shell(f"the {hook} hook", command, folder, built=built)
+    for source in manifest.evidence:
+        if source.command:
+            yield _shell("the evidence", source.command.run, folder, built=built)
 
 
 def _command(command: str, folder: Path, *, built: bool) -> Finding:

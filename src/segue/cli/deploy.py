@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from segue.cli.client import Broken
 from segue.cli.context import Context, quote
 from segue.cli.follow import show
 from segue.cli.label import default_version
-from segue.cli.text import plain
+from segue.cli.overview import overview
 from segue.cli.trouble import sentence
-from segue.cli.views import words
 from segue.errors import Usage
 from segue.manifest.load import Loaded, load
 
 _BUSY = 86400.0
 """Seconds that a deploy may stand in line with ``--if-busy wait``."""
+_MOST_TRAFFIC = 1e9
 
 
 def deploy(
@@ -35,9 +36,11 @@ def deploy(
     wait: float | None = None,
     no_wait: bool = False,
     if_busy: str | None = None,
+    require_evidence: bool = False,
 ) -> int:
     """Carry out the plan for a new version; returns when it is decided."""
-    request = _request(context, version, strategy) | {"reason": reason, "if_busy": if_busy or "refuse"}
+    said = {"reason": reason, "if_busy": if_busy or "refuse", "require_evidence": require_evidence}
+    request = request_for(context, version, strategy) | said
     with nullcontext() if detach else _cancel(context, request) as cancel:
         answer = _post(context, f"/v1/services/{quote(request['manifest']['service'])}/rollouts", request)
         if answer["rollout"] is None or detach:
@@ -64,15 +67,36 @@ def _begun(context: Context, answer: Mapping[str, Any]) -> int:
     return 0
 
 
-def plan(context: Context, version: str | None = None, strategy: str | None = None) -> int:
-    """Show what a deploy would do."""
-    request = _request(context, version, strategy)
-    document = context.ask("POST", f"/v1/services/{quote(request['manifest']['service'])}/plan", request)
+def plan(
+    context: Context, version: str | None = None, strategy: str | None = None, traffic: str | None = None
+) -> int:
+    """Show what a deploy would do, and what its judgements could say."""
+    path = plan_path(request := request_for(context, version, strategy), requests_a_second(traffic))
+    document = context.ask("POST", path, request)
     if context.json:
         context.print(document)
     else:
         print(overview(request["manifest"]["service"], document, on=text.colourful(sys.stdout)))
     return 0
+
+
+def plan_path(request: Mapping[str, Any], traffic: float | None) -> str:
+    """Where the plan of a request is asked for; `traffic`: requests a second, in place of those that are counted."""
+    told = "" if traffic is None else f"?traffic={traffic!r}"
+    return f"/v1/services/{quote(request['manifest']['service'])}/plan{told}"
+
+
+def requests_a_second(said: str | None) -> float | None:
+    """What `--traffic` says. Raises Usage."""
+    try:
+        rate = None if said is None else float(said.removesuffix("/s"))
+    except ValueError:
+        rate = nan
+    if rate is not None and not 0 <= rate <= _MOST_TRAFFIC:
+        raise Usage(
+            f"--traffic is a number of requests a second such as 20 or 0.5, not {said}.", next="segue plan --help"
+        )
+    return rate
 
 
 def read_manifest(context: Context) -> Loaded:
@@ -86,15 +110,17 @@ def read_manifest(context: Context) -> Loaded:
     return loaded
 
 
-def _request(context: Context, version: str | None, strategy: str | None) -> dict[str, Any]:
-    """What the control plane is told: all that only this shell knows is found out here."""
+def request_for(
+    context: Context, version: str | None, strategy: str | None, *, values: bool = True
+) -> dict[str, Any]:
+    """What the control plane is told: all that only this shell knows is found out here. `values`: of `env`, too."""
     loaded = read_manifest(context)
     folder = loaded.folder.resolve()
     return {
         "manifest": loaded.manifest.document(),
         "text": loaded.redacted(),
         "folder": str(folder),
-        "environment": loaded.environment(os.environ),
+        "environment": loaded.environment(os.environ) if values else {},
         "version": version or default_version(folder, datetime.now()),
         "strategy": strategy,
     }
@@ -124,29 +150,3 @@ def _nothing_to_do(context: Context, message: str) -> int:
     else:
         print(sentence(message))
     return 0
-
-
-def overview(service: str, document: Mapping[str, Any], *, on: bool) -> str:
-    """A plan as text: each step with the instances and shares after it, then what it takes."""
-    way = f"{document['from'] or 'nothing'} → {document['to']}"
-    lines = [f"{text.paint(service, 'bold', on)}  {way}  {words(document['strategy'])}", ""]
-    rows = [("", "STEP", "INSTANCES AFTER IT", "TRAFFIC AFTER IT")]
-    styles: list[tuple[str | None, ...]] = []
-    for number, step in enumerate(document["steps"], 1):
-        counts = ", ".join(f"{revision}: {count}" for revision, count in step["counts"].items())
-        shares = ", ".join(f"{revision} {text.share(share)}" for revision, share in step["shares"].items())
-        rows.append((str(number), step["step"], counts or "none", shares or "to nobody"))
-        late = number > document.get("decided_after", len(document["steps"]))
-        styles.append(("dim", "dim" if late else None, None, None))
-    lines += [text.table(rows, styles, on), "", _costs(document)]
-    lines += (f"Note: {plain(note)}" for note in document.get("notes") or [])
-    return "\n".join(lines)
-
-
-def _costs(document: Mapping[str, Any]) -> str:
-    least = "at least" if any("until it is proven" in step["step"] for step in document["steps"]) else "about"
-    return (
-        f"Decided after step {document['decided_after']}. "
-        f"At most {text.count(document['peak'], 'instance')} ({document['extra']} more than usual, "
-        f"{document['instance_minutes']:.3g} instance-minutes of it), {least} {text.seconds(document['seconds'])}."
-    )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Option:
-    """An option of a command. `kind`: ``flag``, ``text``, ``number``, ``seconds`` or the possible words."""
+    """An option of a command. `kind`: ``flag``, ``text``, ``texts`` (repeated), ``number``, ``seconds`` or words."""
 
     __slots__ = ("help", "kind", "metavar", "name", "names")
 
@@ -70,6 +70,9 @@ _VERSION = Option("--version", metavar="VERSION", help="The version's name; othe
 _STRATEGY = Option(
     "--strategy", kind=("rolling", "in_place", "blue_green", "canary"), help="Another strategy than the manifest's."
 )
+_TRAFFIC = Option(
+    "--traffic", metavar="RATE", help="Requests a second, if they are to be other than those that are measured."
+)
 _REASON = Option("--reason", metavar="TEXT", help="Why; it is kept with the rollout.")
 _DETACH = Option("--detach", kind="flag", help="Return at once; the rollout goes on.")
 
@@ -84,7 +87,23 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "check": Command(DEPLOY, "check", "Validate the manifest and the machine; change nothing."),
     "plan": Command(
-        DEPLOY, "deploy", "Show the steps of a deploy, and what they need; change nothing.", _VERSION, _STRATEGY
+        DEPLOY,
+        "deploy",
+        "Show the steps of a deploy, and what they need; change nothing.",
+        _VERSION,
+        _STRATEGY,
+        _TRAFFIC,
+    ),
+    "advise": Command(
+        DEPLOY,
+        "advise",
+        "Say which strategy fits this change, and what each would take; change nothing.",
+        Option("--since", metavar="COMMIT", help="Where to count the change from; otherwise the commit that serves."),
+        _TRAFFIC,
+        Option("--most-instances", kind="number", metavar="N", help="There may be at most so many at a time."),
+        Option("--long-lived", kind="flag", help="Connections stay open for long, such as WebSockets."),
+        Option("--validate", kind="flag", help="It is to be proven that the new version is no worse."),
+        Option("--experiment", kind="flag", help="It is to be shown by a goal which version is better (A/B)."),
     ),
     "deploy": Command(
         DEPLOY,
@@ -101,6 +120,7 @@ COMMANDS: Mapping[str, Command] = {
             kind=("refuse", "wait", "replace"),
             help="When a rollout runs: refuse (the default), wait for its end, or take it back first.",
         ),
+        Option("--require-evidence", kind="flag", help="Ask a person where it would go on without evidence."),
     ),
     "promote": Command(
         DEPLOY,
@@ -141,6 +161,18 @@ COMMANDS: Mapping[str, Command] = {
         "One rollout's account: what happened, and every request.",
         Option("--html", metavar="FILE", help="Write a page that needs nothing else."),
         Option("--markdown", kind="flag", help="Print Markdown."),
+        argument=Argument("rollout"),
+    ),
+    "explain": Command(
+        LOOK,
+        "explain",
+        "Why a rollout went as it went, with the numbers that each decision was made from.",
+        Option(
+            "--replay",
+            kind="texts",
+            metavar="KEY=VALUE",
+            help="Judge it again with another setting (judge.alarm.errors=0.5%); may be repeated.",
+        ),
         argument=Argument("rollout"),
     ),
     "logs": Command(

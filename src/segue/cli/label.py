@@ -17,18 +17,18 @@ def default_version(folder: Path, now: datetime) -> str:
 
     The hash is of what differs, also of files that git does not know yet: the same content has the same name.
     """
-    commit = _git(folder, "rev-parse", "--short", "HEAD")
+    commit = git(folder, "rev-parse", "--short", "HEAD")
     if commit is None:
         return now.strftime("%Y%m%d-%H%M%S")
     name = commit.decode().strip()
-    status = _git(folder, "status", "--porcelain", "-z", "--untracked-files=all", "--", ".")
+    status = git(folder, "status", "--porcelain", "-z", "--untracked-files=all", "--", ".")
     return f"{name}-dirty.{_difference(folder, status)}" if status else name
 
 
 def _difference(folder: Path, status: bytes) -> str:
     digest = hashlib.sha256(status)
-    digest.update(_git(folder, "diff", "HEAD", "--no-ext-diff", "--binary", "--", ".") or b"")
-    for name in (_git(folder, "ls-files", "--others", "--exclude-standard", "-z", "--", ".") or b"").split(b"\0"):
+    digest.update(git(folder, "diff", "HEAD", "--no-ext-diff", "--binary", "--", ".") or b"")
+    for name in (git(folder, "ls-files", "--others", "--exclude-standard", "-z", "--", ".") or b"").split(b"\0"):
         if name:
             digest.update(name + b"\0" + _content(folder / name.decode(errors="surrogateescape")))
     return digest.hexdigest()[:7]
@@ -44,7 +44,7 @@ def _content(path: Path) -> bytes:
         return b""
 
 
-def _git(folder: Path, *arguments: str) -> bytes | None:
+def git(folder: Path, *arguments: str) -> bytes | None:
     """What git prints; None where there is no git, no repository, no commit, or it may not be asked."""
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, timeout=_GIT_TIMEOUT, check=False)

@@ -86,7 +86,11 @@ def _option(option: Option) -> click.Option:
     if option.kind == "flag":
         return click.Option([option.name, *option.names], is_flag=True, help=option.help)
     return click.Option(
-        [option.name, *option.names], type=_type(option.kind), metavar=option.metavar or None, help=option.help
+        [option.name, *option.names],
+        type=_type(option.kind),
+        metavar=option.metavar or None,
+        help=option.help,
+        multiple=option.kind == "texts",
     )
 
 

@@ -140,6 +140,11 @@ def down(at: Demand) -> Plan:
     return (Shift.to({}), *(Scale(version, 0) for version in at.counts))
 
 
+def up(start: Demand) -> Plan:
+    """The way back of `down`: what was there at its start is there again, then it serves."""
+    return (*(Scale(version, count) for version, count in start.counts.items()), Shift.to(start.shares))
+
+
 def _prepare(r: Release) -> Iterator[Step]:
     if r.before:
         yield Run("before")

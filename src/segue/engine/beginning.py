@@ -80,7 +80,7 @@ class Beginning:
     def _usual_judging(self) -> Judging:
         """How the last deployment was judged: what has no manifest of its own is judged likewise."""
         found = (rollout.judging for rollout in self._journal.past(self._life.name) if rollout.manifest)
-        return next(found, Judging())
+        return replace(next(found, Judging()), require_evidence=False)
 
     def _start(self, release: Release) -> Demand:
         """The demand that `release` starts from: what is kept stays only if it is what one goes back to."""

@@ -7,7 +7,8 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from segue.core.release import version_of
+from segue.core.release import Share, version_of
+from segue.core.sources import About
 from segue.core.version import Version
 from segue.engine.catalog import Catalog
 from segue.engine.journal import Journal
@@ -81,6 +82,22 @@ class Chores:
         output = log.read_bytes()[before:].decode(errors="replace") if log.exists() else ""
         return (TIMED_OUT if ended.status is None else ended.status), output
 
+    def about(self, rollout: RolloutRecord, share: Share) -> About:
+        """What a source of evidence is told: the new version of `rollout` has `share` of the traffic."""
+        assert rollout.new is not None
+        version = self._catalog.version(rollout.new)
+        return About(
+            service=rollout.service,
+            rollout=rollout.id,
+            new=rollout.new,
+            old=rollout.old,
+            folder=version.folder,
+            environment=version.environment,
+            user=version.user,
+            told={**_named(rollout), "SEGUE_SHARE": f"{float(share):g}"},
+            outputs=self._log("evidence", "of").parent,
+        )
+
     def _log(self, *names: str) -> Path:
         log = self._folder.joinpath(*names)
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -89,11 +106,14 @@ class Chores:
 
 def _told(rollout: RolloutRecord, hook: str) -> dict[str, str]:
     """What a hook is told of the rollout, in its environment."""
+    return {**_named(rollout), "SEGUE_HOOK": hook, "SEGUE_ATTEMPT": "1"}
+
+
+def _named(rollout: RolloutRecord) -> dict[str, str]:
+    """What every command is told of the rollout that it is run for."""
     return {
         "SEGUE_SERVICE": rollout.service,
         "SEGUE_FROM": version_of(rollout.old) if rollout.old else "",
         "SEGUE_TO": version_of(rollout.new) if rollout.new else "",
         "SEGUE_ROLLOUT": rollout.id,
-        "SEGUE_HOOK": hook,
-        "SEGUE_ATTEMPT": "1",
     }

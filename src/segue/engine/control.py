@@ -17,6 +17,7 @@ from typing import Protocol
 
 from segue.core.demand import Demand
 from segue.core.release import version_of
+from segue.core.sources import Asked
 from segue.core.traffic import InstanceId, RoutingTable, ServiceTable
 from segue.engine.addresses import Addresses, claimed
 from segue.engine.catalog import Catalog
@@ -38,7 +39,7 @@ from segue.engine.tokens import own_token
 from segue.engine.versions import VersionStore
 from segue.engine.watch import Sight
 from segue.errors import RouterLost, RouterRefused, SegueError, StartFailed
-from segue.ports import Commands, Evidence, Instance, Lines, Platform, Router
+from segue.ports import Commands, Evidence, Instance, Lines, Platform, Router, Source
 
 TEND_EVERY = 60.0
 """Seconds between two looks at what the platform has to do from time to time."""
@@ -77,6 +78,7 @@ class World:
     evidence: Evidence
     commands: Commands
     lines: Callable[[Sequence[str]], Lines]
+    source: Callable[[Asked], Source]
     clock: Clock
     boot: str
 
@@ -210,7 +212,13 @@ class ControlPlane:
             record,
             keeper=keeper,
             catalog=catalog,
-            sight=Sight(world.evidence, Recent(record.name, world.evidence, world.clock), world.lines),
+            sight=Sight(
+                world.evidence,
+                Recent(record.name, world.evidence, world.clock),
+                world.lines,
+                world.source,
+                chores.about,
+            ),
             journal=journal,
             clock=world.clock,
             work=Work(chores.prepare, chores.hook),

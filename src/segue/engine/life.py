@@ -13,6 +13,7 @@ from segue.engine.clock import Clock
 from segue.engine.journal import Journal
 from segue.engine.keeper import Keeper
 from segue.engine.perform import Work
+from segue.engine.recent import Recent
 from segue.engine.records import IntentRecord, RolloutRecord, ServiceRecord
 from segue.engine.run import Runner
 from segue.engine.watch import Sight, Watch
@@ -50,6 +51,11 @@ class Life:
     def rollout(self) -> RolloutRecord | None:
         """The rollout that is not decided yet."""
         return self.runner.record if self.runner and self.runner.record.decided is None else None
+
+    @property
+    def recent(self) -> Recent:
+        """What the service did in the last minutes."""
+        return self._sight.recent
 
     def side(self) -> Side | None:
         """The version that serves, and its size."""

@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 from segue.core.demand import Demand
 from segue.core.release import NOTHING, Revision
-from segue.core.steps import Check, Hold, Judge, Proof, Run, Scale, Shift, Silence, percent
+from segue.core.steps import Check, Hold, Judge, Proof, Run, Scale, Shift, Silence
 from segue.core.verdict import Basis, Judgement, Verdict
 from segue.engine.book import Book
 from segue.engine.clock import Clock
+from segue.engine.deciding import Decided, Leaving, Question, Wait, decide
 from segue.engine.keeper import Keeper
-from segue.engine.records import Course, RolloutRecord
+from segue.engine.records import RolloutRecord
 from segue.engine.setback import Setback
 from segue.engine.watch import Watch
 from segue.errors import RouterRefused
@@ -41,13 +42,6 @@ class Work:
 
     prepare: Callable[[RolloutRecord], Awaitable[None]]
     hook: Callable[[RolloutRecord, str], Awaitable[tuple[int, Sequence[str]]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a person must be asked, for the evidence does not say."""
-
-    text: str
 
 
 class Performer:
@@ -92,7 +86,10 @@ class Performer:
         starting: Revision | None = None,
         late: str | None = None,
     ) -> T:
-        """What `true` returns. Raises Setback when it is `late`, or when something speaks against going on."""
+        """What `true` returns. Raises Setback when it is `late`, or when something speaks against going on.
+
+        Where both come at once, what speaks against it counts.
+        """
         wanted = asyncio.ensure_future(true)
         waits: list[asyncio.Future[Any]] = [
             wanted,
@@ -102,7 +99,7 @@ class Performer:
             waits.append(asyncio.ensure_future(self._clock.sleep(limit)))
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if wanted.done():
+            if wanted.done() and (wanted.exception() or self._against() is None):
                 return wanted.result()
         except RouterRefused as refusal:
             raise Setback(refusal.message) from refusal
@@ -138,59 +135,35 @@ class Performer:
         said = await self.until(self._verdict(until, number, began))
         if isinstance(said, Question):
             return await self._ask(number, said.text)
+        if isinstance(said, Leaving):
+            raise Setback(said.reason)
         if said.alarm:
             raise Setback(said.reason, judgement=said)
         return said
 
-    async def _verdict(self, until: Silence | Proof, number: int, began: datetime) -> Judgement | Question:
+    async def _verdict(self, until: Silence | Proof, number: int, began: datetime) -> Decided:
         while True:
-            waited = self._clock.now() - began
-            end = until.length if isinstance(until, Silence) else until.most
-            if waited >= end:
+            wait = self._wait(until, began)
+            if wait.left <= timedelta(0):
                 await self._watch.look()
-            said = self._silence(until, waited) if isinstance(until, Silence) else self._proof(until, waited)
+                wait = self._wait(until, began)
+            said = decide(wait, self._watch, self._book.record.judging)
             if self._book.record.person.full:
                 return self._passed()
             if said is not None:
+                self._watch.said(number)
                 return said
-            left = (end - waited).total_seconds()
-            self._book.tell("judging", step=number, text=self._so_far(until, left))
-            await self._clock.sleep(min(OFTEN if waited < LONG else SELDOM, left))
+            left = max(0.0, wait.left.total_seconds())
+            text = self._so_far(until, left)
+            waited = round(wait.waited.total_seconds(), 3)
+            self._book.tell("judging", step=number, text=text, heard=self._watch.heard, waited=waited)
+            pause = OFTEN if wait.waited < LONG else SELDOM
+            await self._clock.sleep(min(pause, left) if left else OFTEN)
 
-    def _silence(self, until: Silence, waited: timedelta) -> Judgement | None:
-        return self._watch.silence() if waited >= until.length else None
-
-    def _proof(self, until: Proof, waited: timedelta) -> Judgement | Question | None:
-        """The verdict, once there is one or none can come; not before `least`."""
-        if waited < until.least:
-            return None
-        said = self._watch.proof()
-        if said.verdict is not Verdict.UNDECIDED:
-            return said
-        judging = self._book.record.judging
-        if self._watch.cannot_come(said, waited, until.most - waited):
-            return self._otherwise(judging.low_traffic, "low_traffic", self._too_little(said))
-        if waited >= until.most:
-            why = f"{said.reason}; not proven within {until.most.total_seconds():g} s"
-            return self._otherwise(judging.undecided, "undecided", why)
-        return None
-
-    def _too_little(self, said: Judgement) -> str:
-        new = self._book.record.new
-        share = self._keeper.demand.share(new) if new else NOTHING
-        seen, whole = said.numbers.get("requests") or 0, said.numbers.get("whole")
-        some = f"about {whole:,}" if whole else "some hundreds"
-        return f"{percent(share)}: {seen:,} requests, a verdict needs {some}"
-
-    def _otherwise(self, course: Course, setting: str, why: str) -> Judgement | Question:
-        """What is done where the evidence does not say. Raises Setback."""
-        match course:
-            case "continue":
-                reason = f"{why}; going on by health alone, `judge.{setting}`"
-                return Judgement(Verdict.PASS, Basis.HEALTH, reason, self._watch.proof().numbers)
-            case "hold":
-                return Question(why)
-        raise Setback(f"{why}; going back, `judge.{setting}`")
+    def _wait(self, until: Silence | Proof, began: datetime) -> Wait:
+        new, old, demand = self._book.record.new, self._book.record.old, self._keeper.demand
+        shares = (demand.share(version) if version else NOTHING for version in (new, old))
+        return Wait(until, self._watch.watched(began), *shares)
 
     def _so_far(self, until: Silence | Proof, left: float) -> str:
         if isinstance(until, Silence):

@@ -2,27 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from segue.core import simulate, strategies
-from segue.core.demand import Demand
 from segue.core.release import Release, Side, revision, version_of
-from segue.core.steps import Check, Judge, Plan, Run, Scale, Shift, Silence, Step, decision
+from segue.core.steps import Check, Judge, Run, Scale, Shift, decision
 from segue.engine.orders import Order
+from segue.engine.outlook import Outlook
 from segue.engine.service import Service
 from segue.engine.trial import AT_LEAST
+from segue.engine.usual import Usual
 from segue.errors import Refused, Usage
+
+UNKNOWN = Usual()
 
 START_SECONDS = 2.0
 """How long an instance is taken to need until it is ready, where nothing is known of it."""
 
 
-def preview(service: Service | None, order: Order) -> dict[str, Any]:
-    """What `segue plan` shows. Raises Usage and Refused as the deployment would."""
-    old = service.side() if service else None
+def preview(service: Service | None, order: Order, usual: Usual = UNKNOWN) -> dict[str, Any]:
+    """What `segue plan` shows, where `usual` is what the version that serves does now.
+
+    Raises Usage and Refused as the deployment would.
+    """
     number = service.catalog.next_number(order.version) if service else 1
+    return outline(order, number, service.side() if service else None, usual)
+
+
+def outline(order: Order, number: int, old: Side | None, usual: Usual = UNKNOWN) -> dict[str, Any]:
+    """The plan for the `number`-th revision of what `order` names, where `old` serves. Raises as `preview`."""
+    release = _release(order, number, old)
+    start = simulate.begin(release)
+    plan = strategies.forward(release, start)
+    if found := simulate.flaws(release, start, plan):
+        raise Refused(f"the plan is not safe: {found[0]}")
+    played = [one for one in simulate.play(start, plan) if one.step]
+    outlook = Outlook(order.judging, release.new.revision, usual)
+    seconds = [_seconds(one, outlook) for one in played]
+    peak = simulate.peak(start, plan)
+    normal = old.size if old else release.new.size
+    return {
+        "strategy": order.strategy.name if old else "launch",
+        "from": old and version_of(old.revision),
+        "to": order.version,
+        "steps": [_shown(one) for one in played],
+        "decided_after": decision(plan),
+        "peak": peak,
+        "extra": max(0, peak - normal),
+        "instance_minutes": round(_extra_minutes(played, seconds, normal), 2),
+        "kept_minutes": round(_kept(release) / 60, 2) if old else 0.0,
+        "seconds": round(sum(seconds[: decision(plan)]), 1),
+        "traffic": outlook.traffic(old.revision) if old else None,
+        "judgements": outlook.judgements(played),
+        "notes": _notes(order, release),
+    }
+
+
+def _release(order: Order, number: int, old: Side | None) -> Release:
     try:
-        release = Release(
+        return Release(
             Side(revision(order.version, number), order.replicas),
             old,
             order.strategy,
@@ -31,24 +70,6 @@ def preview(service: Service | None, order: Order) -> dict[str, Any]:
         )
     except ValueError as error:
         raise Usage(str(error), next="segue plan --strategy rolling") from error
-    start = simulate.begin(release)
-    plan = strategies.forward(release, start)
-    if found := simulate.flaws(release, start, plan):
-        raise Refused(f"the plan is not safe: {found[0]}")
-    peak = simulate.peak(start, plan)
-    usual = old.size if old else release.new.size
-    return {
-        "strategy": order.strategy.name if old else "launch",
-        "from": old and version_of(old.revision),
-        "to": order.version,
-        "steps": [_shown(played) for played in simulate.play(start, plan) if played.step],
-        "decided_after": decision(plan),
-        "peak": peak,
-        "extra": max(0, peak - usual),
-        "instance_minutes": round(_extra_minutes(start, plan, usual), 2),
-        "seconds": round(sum(_seconds(step) for step in plan[: decision(plan)]), 1),
-        "notes": _notes(order, release),
-    }
 
 
 def _shown(played: simulate.Played) -> dict[str, Any]:
@@ -59,10 +80,11 @@ def _shown(played: simulate.Played) -> dict[str, Any]:
     }
 
 
-def _seconds(step: Step) -> float:
-    match step:
+def _seconds(one: simulate.Played, outlook: Outlook) -> float:
+    """How long a step is expected to take."""
+    match one.step:
         case Judge(until):
-            return (until.length if isinstance(until, Silence) else until.least).total_seconds()
+            return outlook.seconds(until, one.demand)
         case Scale():
             return START_SECONDS
         case Check() | Shift() | Run():
@@ -70,13 +92,14 @@ def _seconds(step: Step) -> float:
     return 0.0
 
 
-def _extra_minutes(start: Demand, plan: Plan, usual: int) -> float:
+def _extra_minutes(played: Sequence[simulate.Played], seconds: Sequence[float], normal: int) -> float:
     """Minutes that instances run beyond the usual number, each counted for itself."""
-    total = 0.0
-    for played in simulate.play(start, plan):
-        if played.step:
-            total += max(0, played.instances - usual) * _seconds(played.step) / 60
-    return total
+    return sum(max(0, one.instances - normal) * took / 60 for one, took in zip(played, seconds, strict=True))
+
+
+def _kept(release: Release) -> float:
+    """Instance-seconds for which the old version is kept after the decision."""
+    return release.strategy.keep.total_seconds() * release.old.size if release.old else 0.0
 
 
 def _notes(order: Order, release: Release) -> list[str]:
@@ -90,9 +113,9 @@ def _notes(order: Order, release: Release) -> list[str]:
         )
     keep = release.strategy.keep.total_seconds()
     if release.old and keep:
-        minutes = keep * release.old.size / 60
         notes.append(
-            f"the old version is kept for {keep / 60:g} min afterwards ({minutes:.1f} instance-minutes more); "
+            f"the old version is kept for {keep / 60:g} min afterwards ({_kept(release) / 60:.1f} instance-minutes "
+            "more); "
             "going back is one switch until then"
         )
         if order.hooks.after:

@@ -25,18 +25,23 @@ class Recent:
 
     def __init__(self, service: str, evidence: Evidence, clock: Clock) -> None:
         self._service, self._evidence, self._clock = service, evidence, clock
-        self._notes: deque[Mapping[Revision, Sample]] = deque(maxlen=MINUTES)
+        self._notes: deque[tuple[float, Mapping[Revision, Sample]]] = deque(maxlen=MINUTES)
 
     async def run(self) -> None:
         """Take notes, for ever."""
         while True:
             await self._clock.sleep(NOTE_EVERY)
             try:
-                self._notes.append(await self._evidence.sample(self._service))
+                sample = await self._evidence.sample(self._service)
+                self._notes.append((self._clock.monotonic(), sample))
             except RouterLost:
                 self._notes.clear()
 
     def last(self, revision: Revision, now: Sample) -> Sample:
         """What `revision` did in the last ten minutes, if the router has counted `now` of it since its start."""
-        before = self._notes[0].get(revision, Sample()) if self._notes else Sample()
+        before = self._notes[0][1].get(revision, Sample()) if self._notes else Sample()
         return since(now, before)
+
+    def first(self, revision: Revision) -> tuple[float, Sample] | None:
+        """The oldest note with `revision` in it: when it was taken, by the clock's steady time, and its counts."""
+        return next(((at, counts[revision]) for at, counts in self._notes if revision in counts), None)

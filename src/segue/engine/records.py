@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from segue.core.demand import Demand
 from segue.core.release import Release, Return, Revision
+from segue.core.sources import Asked, Metric, Question
 from segue.core.steps import Plan, Step
 from segue.core.traffic import Ends, Route
 from segue.core.version import Version
@@ -46,7 +47,8 @@ class Judging:
 
     `settle`: an instance's first seconds, in which its latency does not count. `low_traffic`: what is done where no
     verdict can come in time; `undecided`: where it did not come. `logs`: patterns of lines that speak against the
-    version that writes more of them. `approve_within`: how long a person is waited for.
+    version that writes more of them. `metrics` and `questions`: what else is asked. `approve_within`: how long a
+    person is waited for. `require_evidence`: a person is asked where a judgement would pass without evidence.
     """
 
     settings: Settings = Settings()
@@ -54,7 +56,15 @@ class Judging:
     low_traffic: Course = "continue"
     undecided: Course = "hold"
     logs: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    questions: tuple[Question, ...] = ()
     approve_within: timedelta = timedelta(hours=24)
+    require_evidence: bool = False
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """The sources that are asked, in the order of their numbers."""
+        return (*self.metrics, *self.questions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,10 @@ class Runner:
                 judgement = self.watch.silence()
                 if judgement.alarm and self._alarm is None:
                     self._alarm = judgement
+                    self.watch.said(0)
                     self._keeper.bell.ring()
+                    if blamed := await self.watch.to_blame():
+                        self.book.tell("note", text=blamed)
             asked = self.record.person.since if self.record.person.asked else None
             await self._clock.sleep(pace(self._clock.now() - asked) if asked else LOOK_EVERY)
 
@@ -228,6 +231,8 @@ class Runner:
     def _way_back(self, at: Demand) -> Plan:
         if self.record.release is not None:
             return strategies.back(self.record.release, at)
+        if self.record.kind == "down":
+            return strategies.up(self.record.start)
         version = self.record.new
         return strategies.adjust(version, self.record.start.count(version)) if version else ()
 

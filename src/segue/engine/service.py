@@ -16,6 +16,7 @@ from segue.engine.guard import Guard
 from segue.engine.journal import Journal
 from segue.engine.life import Life
 from segue.engine.orders import Answer, Asker, Order
+from segue.engine.recent import Recent
 from segue.engine.records import Hooks, IntentRecord, RolloutRecord, ServiceRecord, StepRecord, VersionRecord
 from segue.engine.run import Runner
 from segue.engine.setback import Setback
@@ -45,6 +46,11 @@ class Service:
     def rollout(self) -> RolloutRecord | None:
         """The rollout that is not decided yet."""
         return self._life.rollout
+
+    @property
+    def recent(self) -> Recent:
+        """What it did in the last minutes."""
+        return self._life.recent
 
     @property
     def waits(self) -> bool:

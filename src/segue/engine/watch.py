@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from segue.core.release import Revision, version_of
+from segue.core.release import NOTHING, Revision, Share, version_of
 from segue.core.samples import percentile, since, went_back
+from segue.core.sources import About, Asked
 from segue.core.steps import Gate
 from segue.core.traffic import InstanceId, Sample
 from segue.core.verdict import Basis, Judgement, Verdict
@@ -16,6 +17,7 @@ from segue.engine import hearing as entries
 from segue.engine import ledger as ledgers
 from segue.engine.clock import Clock
 from segue.engine.hearing import Entry, Hearing
+from segue.engine.inquiry import Inquiry
 from segue.engine.journal import Journal
 from segue.engine.keeper import Keeper
 from segue.engine.ledger import Counts, Ledger
@@ -25,7 +27,8 @@ from segue.engine.records import RolloutRecord
 from segue.engine.trial import PATIENCE
 from segue.errors import RouterLost
 from segue.judge.errors import Counts as Lines
-from segue.ports import Evidence, Matches
+from segue.judge.instances import to_blame
+from segue.ports import Evidence, Matches, Source
 from segue.ports import Lines as LineReader
 
 TIMES_USUAL = 3
@@ -35,17 +38,18 @@ A_SECOND = 100
 """What a second of all of the traffic weighs. Lines are compared by shares: they may come without a request."""
 
 
-SOME = 200
-"""Requests that a proof needs at least, where nothing is known of the old version."""
-
-
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a watch sees: the router's evidence, what is usual, and a reader of log lines for the patterns given."""
+    """What a watch sees: the router's evidence, what is usual, and a reader of log lines for the patterns given.
+
+    `source`: who is asked where a manifest names one; `about`: what it is told of the rollout and the new share.
+    """
 
     evidence: Evidence
     recent: Recent
     lines: Callable[[Sequence[str]], LineReader]
+    source: Callable[[Asked], Source]
+    about: Callable[[RolloutRecord, Share], About]
 
 
 class Watch:
@@ -62,11 +66,13 @@ class Watch:
         self._hearing = Hearing(rollout.judging)
         self._usual = Sample()
         self._last: Mapping[Revision, Sample] | None = None
-        self._from: Mapping[Revision, Sample] = {}
         self._at = clock.monotonic()
+        self._looked, self._blind = self._now, False
         self._reader = sight.lines(rollout.judging.logs) if rollout.judging.logs and rollout.trial else None
         self._logged: Mapping[InstanceId, Matches] = {}
         self._worst: tuple[InstanceId, Matches] | None = None
+        asked = rollout.judging.asked if rollout.trial else ()
+        self._inquiry = Inquiry(asked, [sight.source(one) for one in asked], clock)
         self._replay()
 
     def _replay(self) -> None:
@@ -75,11 +81,31 @@ class Watch:
         for entry in known:
             self._hearing.take(entry)
         if known:
+            self._looked, self._blind = known[-1].get("at", 0.0), True
             self._note(entries.closed())
+            self._split()
+
+    def _split(self) -> None:
+        """The split of the traffic has changed, or it was not seen for how long it has been as it is."""
+        if self.rollout.judging.asked:
+            self._note(entries.split())
+            self._inquiry.split()
+
+    @property
+    def _now(self) -> float:
+        """Seconds since the rollout was asked for."""
+        return round((self._clock.now() - self.rollout.started).total_seconds(), 3)
 
     def _note(self, entry: Entry) -> None:
-        self._journal.put_poll(self.rollout.id, dict(entry))
+        entry = {**entry, "at": self._now}
+        self._journal.put_poll(self.rollout.id, entry)
         self._hearing.take(entry)
+
+    def _opened(self) -> None:
+        """There was a look. For as long as there was none before it, nobody watched: that is no silence."""
+        if self._blind and self._hearing.comparison is not None:
+            self._note(entries.gap(max(0.0, self._now - self._looked)))
+        self._looked, self._blind = self._now, False
 
     # Seeing
 
@@ -90,12 +116,23 @@ class Watch:
                 samples = await self._sight.evidence.sample(self.rollout.service)
                 books = await self._sight.evidence.books(self.rollout.service) if account else None
             except RouterLost:
-                self._last = None
+                self._last, self._blind = None, True
                 return
+            self._opened()
             if books is not None:
                 self.ledger.look(Counts(samples, books))
                 self._journal.put_ledger(self.rollout.id, ledgers.encode(self.ledger))
             self._hear(samples)
+            self._inquire()
+
+    def _inquire(self) -> None:
+        """Tell the judge what was answered since the last look, and ask what is to be asked now."""
+        demand = self._keeper.demand
+        new, old = (demand.share(version) if version else NOTHING for version in (self.rollout.new, self.rollout.old))
+        for number, said, current in self._inquiry.heard():
+            self._note(entries.answer(number, said, (float(new), float(old)), current=current))
+        if self._hearing.comparison is not None and new:
+            self._inquiry.ask(lambda: self._sight.about(self.rollout, new), beside=bool(old))
 
     def _hear(self, samples: Mapping[Revision, Sample]) -> None:
         """Tell the judge what came since the last look, once the new version is on trial."""
@@ -103,7 +140,6 @@ class Watch:
         if old is not None:
             self._usual = self._sight.recent.last(old, samples.get(old, Sample()))
         last, self._last = self._last, samples
-        self._from = self._from or samples
         now = self._clock.monotonic()
         seconds = now - self._at
         lines = self._lines(seconds)
@@ -117,13 +153,14 @@ class Watch:
             if came.attempts or of_old.attempts or any(count.new or count.old for count in lines):
                 self._at = now  # where nothing came, the next look takes these seconds with it
                 beside = of_old if of_old.attempts or self._keeper.demand.share(old) else None
-                self._note(entries.look(seconds, came, beside, timed=self._settled(), lines=lines))
+                self._note(entries.look(seconds, came, beside, age=self._age(), lines=lines))
 
-    def _settled(self) -> bool:
-        """Whether no instance of the new version is in its first seconds."""
-        new, now, settle = self.rollout.new, self._clock.now(), self.rollout.judging.settle
+    def _age(self) -> float | None:
+        """For how many seconds the youngest ready instance of the new version has been ready."""
+        new, now = self.rollout.new, self._clock.now()
         members = self._keeper.fleet.of(new) if new else []
-        return all(now - member.since >= settle for member in members if member.state is State.READY)
+        ages = [now - member.since for member in members if member.state is State.READY]
+        return min(ages) // timedelta(milliseconds=100) / 10 if ages else None
 
     def _lines(self, seconds: float) -> tuple[Lines, ...]:
         """What was logged since the last look that speaks against a version, beside the share it had."""
@@ -149,6 +186,7 @@ class Watch:
     async def shifting(self) -> None:
         """A split is about to begin; before the first one, what the old version did so far is what is usual."""
         await self.look()
+        self._inquiry.splitting()
         self._note(entries.closed() if self._hearing.comparison is not None else entries.before(self._usual))
 
     async def shifted(self) -> None:
@@ -156,15 +194,20 @@ class Watch:
         await self.look()
         if self._hearing.comparison is not None:
             self._note(entries.closed())
+            self._split()
 
     def prove(self, number: int, gate: Gate) -> None:
         """The step `number` waits for a proof from now on."""
         if self._hearing.proving != number:
             self._note(entries.prove(number, gate))
-            self._from = self._last or {}
+
+    def said(self, number: int) -> None:
+        """What was seen so far has decided what the step `number` waited for; 0: it has raised the alarm."""
+        self._note(entries.said(number))
 
     async def close(self) -> None:
         """See nothing any more."""
+        await self._inquiry.close()
         if self._reader is not None:
             await self._reader.close()
 
@@ -176,50 +219,51 @@ class Watch:
 
     # What can be said
 
+    def watched(self, began: datetime) -> timedelta:
+        """For how long somebody has looked since `began`: neither we nor the router were away."""
+        after = (began - self.rollout.started).total_seconds()
+        unseen = self._hearing.unseen(after)
+        if self._blind:
+            unseen += max(0.0, self._now - max(self._looked, after))
+        return self._clock.now() - began - timedelta(seconds=unseen)
+
+    async def to_blame(self) -> str | None:
+        """Which instance of the new version fails far more than its others, in a sentence; None: none is known to."""
+        try:
+            found = await self._sight.evidence.instances(self.rollout.service)
+        except RouterLost:
+            return None
+        ours = f"{self.rollout.service}-{self.rollout.new}-"
+        return to_blame({i: (one.attempts, one.failures) for i, one in found.items() if i.startswith(ours)})
+
     def silence(self) -> Judgement:
         """Whether there is an alarm, and what can be said of the new version now."""
-        comparison = self._hearing.comparison
-        return self._plain() or (comparison.silence(*self._names) if comparison else self._nothing_yet())
+        return self._logs_too_much() or self._hearing.silence(*self._names)
 
     def proof(self) -> Judgement:
         """Whether the new version is shown to be within the margins of the step."""
-        comparison = self._hearing.comparison
-        return self._plain() or (comparison.proof(*self._names) if comparison else self._nothing_yet())
+        return self._logs_too_much() or self._hearing.proof(*self._names)
 
-    def _plain(self) -> Judgement | None:
-        """The alarm that needs no comparison of numbers, if there is one."""
-        if self._hearing.lines_alarm:
-            return self._logs_too_much()
-        if self._hearing.outage.alarm:
-            reason = f"{self._names[0]} failed each of its last {self._hearing.outage.failed:,} requests"
-            return Judgement(Verdict.FAIL, Basis.EVIDENCE, reason, {"failed": self._hearing.outage.failed})
-        return None
+    @property
+    def beside(self) -> int:
+        """The old version's attempts since the step that is being proven began."""
+        return self._hearing.beside
 
-    def cannot_come(self, said: Judgement, waited: timedelta, left: timedelta) -> bool:
-        """Whether even a good version would not have its proof with the traffic of `waited`, going on for `left`.
+    @property
+    def heard(self) -> int:
+        """How many entries what is said now rests on."""
+        return self._hearing.heard
 
-        Requests that the new version has not answered yet are not counted anywhere; how many it was given is read
-        from those of the old one, too. Of few requests three standard deviations more are taken to come.
-        """
-        given = max(float(said.numbers.get("requests") or 0), self._expected())
-        if not given:
-            return True
-        at_most = (given + 3 * given**0.5) * ((waited + left) / waited)
-        return bool(at_most < float(said.numbers.get("whole") or SOME))
-
-    def _expected(self) -> float:
-        """How many requests the new version has had since the proof began, going by the old one's and the shares."""
-        new, old, demand = self.rollout.new, self.rollout.old, self._keeper.demand
-        if new is None or old is None or self._last is None or not demand.share(old):
-            return 0.0
-        theirs = _came(self._last, self._from, old).attempts
-        return theirs * float(demand.share(new) / demand.share(old))
+    @property
+    def asking(self) -> bool:
+        """Whether a source has yet to say anything about the present split; it will, within its own time."""
+        return self._hearing.voices.open
 
     @property
     def log(self) -> tuple[str, ...]:
-        """The line that raised the alarm, if one did, after its instance's name."""
+        """The line that raised the alarm, if one did, after its instance's name; or what a command printed."""
         if not self._hearing.lines_alarm or self._worst is None:
-            return ()
+            return self._hearing.voices.alarm.lines if self._hearing.voices.alarm else ()
         instance, matches = self._worst
         return (f"{instance} | {matches.last}",)
 
@@ -228,10 +272,10 @@ class Watch:
         new, old = self.rollout.new, self.rollout.old
         return version_of(new) if new else "the new version", version_of(old) if old else "the old version"
 
-    def _nothing_yet(self) -> Judgement:
-        return Judgement(Verdict.PASS, Basis.HEALTH, f"No user request reached {self._names[0]}")
-
-    def _logs_too_much(self) -> Judgement:
+    def _logs_too_much(self) -> Judgement | None:
+        """The alarm of log lines, if there is one, with the line and whose it is: no entry holds that."""
+        if not self._hearing.lines_alarm:
+            return None
         new, old = self._names
         instance, matches = self._worst or (InstanceId(new), Matches())
         patterns = " or ".join(f"`{pattern}`" for pattern in self.rollout.judging.logs)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from segue.manifest import amounts, values
+from segue.manifest import amounts, asking, values
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,12 @@ LogShare = Annotated[Fraction, Kind(amounts.log_share, "off, on, or a share such
 Size = Annotated[int, Kind(amounts.size, "a number of bytes such as 0, 512k, 10m or 1g", amounts.size_text)]
 Spoken = Annotated[Literal["http1", "http2", "grpc"], one_of("http1", "http2", "grpc")]
 Pattern = Annotated[str, Kind(amounts.pattern, "a regular expression such as 'ERROR|Traceback'")]
+Address = Annotated[str, Kind(asking.address, "an address such as https://ci.example.com/ask?version={version}")]
+Base = Annotated[str, Kind(asking.base, "an address such as http://127.0.0.1:9090")]
+Query = Annotated[str, Kind(asking.query, "a query in PromQL")]
+Real = Annotated[float, Kind(asking.number, "a number such as 0.05", json=core_schema.float_schema)]
+Worse = Annotated[Literal["higher", "lower"], one_of("higher", "lower")]
+Per = Annotated[Literal["share", "version"], one_of("share", "version")]
 Sticky = Annotated[str, Kind(amounts.sticky, "none, cookie or header:NAME")]
 Approval = Annotated[Literal["auto", "manual"], one_of("auto", "manual")]
 Capacity = Annotated[Literal["proportional", "full"], one_of("proportional", "full")]

@@ -34,7 +34,7 @@ HOW = f"one of {', '.join(STRATEGIES)}, or a mapping with options"
 
 LATER = (
     *("route.proxies", "run.container", "run.ssh"),
-    *("strategy.experiment", "evidence[].prometheus", "evidence[].command", "notify"),
+    *("strategy.experiment", "notify"),
 )
 """Keys of Segue's manifest that this version does not support yet."""
 

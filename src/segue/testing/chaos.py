@@ -35,6 +35,7 @@ from segue.testing.calls import (
 from segue.testing.clock import VirtualClock
 from segue.testing.fake_commands import FakeCommands
 from segue.testing.fake_platform import FakePlatform
+from segue.testing.fake_sources import FakeSources
 from segue.testing.fake_traffic import FakeEvidence
 from segue.testing.fakes import World
 from segue.testing.plane import LivingRouter
@@ -199,6 +200,7 @@ class StormyWorld(World):
         self.commands = FakeCommands(clock, record, self.platform)
         self.router = LivingRouter(clock, record)
         self.evidence = FakeEvidence(clock, self.router, record)
+        self.sources = FakeSources(clock)
         self._busy: dict[str, float] = {}
         record.world = self
 

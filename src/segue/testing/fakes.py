@@ -24,6 +24,7 @@ from segue.engine.clock import Clock
 from segue.testing.calls import Record, losses
 from segue.testing.fake_commands import FakeCommands, Script
 from segue.testing.fake_platform import Behaviour, FakePlatform
+from segue.testing.fake_sources import FakeSources
 from segue.testing.fake_traffic import FakeEvidence, FakeRouter
 from segue.testing.gate import Gate
 
@@ -33,6 +34,7 @@ __all__ = [
     "FakeEvidence",
     "FakePlatform",
     "FakeRouter",
+    "FakeSources",
     "Gate",
     "Record",
     "Script",
@@ -52,6 +54,7 @@ class World:
         self.commands = FakeCommands(clock, self.record, self.platform)
         self.router = router(clock, self.record)
         self.evidence = FakeEvidence(clock, self.router, self.record)
+        self.sources = FakeSources(clock)
 
 
 def a_version(service: str = "shop", revision: str = "v1.1", **changes: Any) -> Version:

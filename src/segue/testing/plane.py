@@ -74,6 +74,7 @@ class Lab:
             evidence=world.evidence,
             commands=world.commands,
             lines=lambda patterns: LogLines(world.platform, patterns),
+            source=world.sources,
             clock=self.clock,
             boot=self.boot,
         )

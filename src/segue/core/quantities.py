@@ -1,0 +1,42 @@
+"""Numbers as people write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def some(paths: Sequence[str]) -> str:
+    """``a.sql``, ``a.sql and b.sql``, ``a.sql and 4 more``."""
+    if len(paths) <= 2:
+        return " and ".join(paths)
+    return f"{paths[0]} and {len(paths) - 1} more"
+
+
+def count(number: int, thing: str) -> str:
+    """``1 instance``, ``1,200 lines``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def rate(a_second: float) -> str:
+    """A rate with two digits that count: ``0.23``, ``4.2``, ``1,250``."""
+    return f"{a_second:,.0f}" if a_second >= 10 else f"{a_second:.2g}"
+
+
+def minutes(number: float) -> str:
+    """``0.7``, ``20``."""
+    return f"{number:.0f}" if number >= 10 else f"{number:.1f}"
+
+
+def time_of(seconds: float) -> str:
+    """``41 s``, ``9 min``."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def size_of(number: int) -> str:
+    """Bytes: ``90 MiB``, ``1.5 GiB``."""
+    return f"{number / (1 << 30):.1f} GiB" if number >= 1 << 30 else f"{number / (1 << 20):.0f} MiB"
+
+
+def about(number: int) -> int:
+    """An estimate with two digits that count: 1,782 becomes 1,800."""
+    return round(number, 2 - len(str(number)))
