@@ -20,14 +20,15 @@ MORE = 40
 class Blow:
     """Kills `victim` somewhere in `gap`.
 
-    `who`: of an instance whether it was of the old version or the new one; `alone`: whether no other one served.
+    `who`: of an instance whether it was of the old version or the new one; `alone`: whether no other one served, and
+    answered: where the new version is `bad`, its instances do not.
     `plane`: the control plane's pid before. `aimed`: whether the journal still stood in the gap when it had fallen.
     Where nobody was left to serve, `without`: seconds until users were answered again; `lost`: requests lost until
     then, of which so many `failed`: they were given an answer that is none, or none in time.
     """
 
-    def __init__(self, gap: Gap, victim: Victim, chance: Random) -> None:
-        self._gap, self.victim, self._chance = gap, victim, chance
+    def __init__(self, gap: Gap, victim: Victim, chance: Random, *, bad: bool) -> None:
+        self._gap, self.victim, self._chance, self._bad = gap, victim, chance, bad
         self.who, self.alone, self.plane, self.aimed = "", False, 0, False
         self.without: float | None = None
         self.lost = self.failed = 0
@@ -60,7 +61,8 @@ class Blow:
             for instance in version["instances"]:
                 if instance["pid"]:
                     pids.setdefault("new" if name == new else "old", []).append(instance["pid"])
-                if instance["state"] == "ready" and version["share"]:
+                answers = name != new or not self._bad
+                if instance["state"] == "ready" and version["share"] and answers:
                     serving.append(instance["pid"])
         self.who = self._chance.choice(sorted(pids)) if pids else "none runs"
         drawn = [self._chance.choice(pids[self.who])] if pids else []

@@ -30,13 +30,15 @@ RATE = 80
 @dataclass(frozen=True)
 class Operation:
     """What a person does. `ready`: what must have been done before. `since`: the first step that is struck, where
-    those before it are another operation's as well. `users`: whether anybody is served."""
+    those before it are another operation's as well. `users`: whether anybody is served. `bad`: the version that is
+    brought answers 500."""
 
     name: str
     act: Callable[..., End]
     ready: Callable[[Stage], object] = Stage.at_rest
     since: str = ""
     users: bool = True
+    bad: bool = False
 
     def struck(self, gaps: Sequence[Gap]) -> list[Gap]:
         """The gaps that are tried."""
@@ -71,7 +73,7 @@ STRATEGIES = ("rolling", "in_place", "blue_green", "canary")
 
 OPERATIONS = (
     *(Operation(use, partial(Stage.update, use=use)) for use in STRATEGIES),
-    *(Operation(f"{use}, refused", partial(Stage.refused, use=use), since="judge") for use in STRATEGIES),
+    *(Operation(f"{use}, refused", partial(Stage.refused, use=use), since="judge", bad=True) for use in STRATEGIES),
     Operation("held, then promote", Stage.approved, since="hold"),
     Operation("held, then rollback", Stage.withdrawn, since="hold"),
     Operation("rollback in keep", Stage.rollback, ready=_kept),
@@ -211,7 +213,7 @@ def _on_one_stage(runs: Sequence[Run], seed: int, failures: Path) -> list[Result
 
 def _one(stage: Stage, run: Run, seed: int, failures: Path) -> Result:
     """One run, whatever comes of it; of one that failed the logs are kept in `failures`."""
-    blow = Blow(run.gap, run.victim, Random(f"{seed} {run.name}"))
+    blow = Blow(run.gap, run.victim, Random(f"{seed} {run.name}"), bad=run.whole.operation.bad)
     try:
         result = _played(stage, run, blow)
     except Exception as wrong:  # noqa: BLE001 (a run that does not end is a result)
