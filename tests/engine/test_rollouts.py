@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,6 +123,26 @@ def test_a_control_plane_without_descriptors_takes_no_instance_out_of_the_traffi
         await plane.services["shop"].keeper.bell.until(
             lambda: plane.services["shop"].keeper.fleet.ready(Revision("v1.1")) == 3
         )
+
+    lab.run(scene)
+
+
+def test_an_instance_that_cannot_be_ended_for_want_of_descriptors_is_ended_when_there_are_some(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, left = lab.world.platform.stop, iter([OSError(errno.EMFILE, "Too many open files")] * 3)
+
+    async def stopped(*words: Any) -> bool:
+        for want in left:
+            raise want
+        return await stop(*words)
+
+    async def scene(plane: ControlPlane) -> None:
+        await deployed(plane, an_order("v1", replicas=2))
+        monkeypatch.setattr(lab.world.platform, "stop", stopped)
+        assert (await deployed(plane, an_order("v2", replicas=2))).outcome == "promoted"
+        await tidied(plane)
+        assert {instance.intent.revision for instance in lab.world.platform.running} == {"v2.1"}
 
     lab.run(scene)
 

@@ -294,6 +294,14 @@ class Fleet:
 
     async def _remove(self, member: Member, delay: timedelta) -> None:
         await asyncio.gather(*member.tasks[:-1], return_exceptions=True)
+        while True:
+            try:
+                return await self._end(member, delay)
+            except OSError as error:  # for a want of our own, which passes
+                log.warning("instance_not_ended", instance=member.id, error=str(error))
+                await self._clock.sleep(FIRST_BACKOFF)
+
+    async def _end(self, member: Member, delay: timedelta) -> None:
         if member.instance is None and member.intent is not None:
             found = await self._platform.find([member.intent])
             member.instance = found[0] if found else None
