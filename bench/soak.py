@@ -173,6 +173,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             common.progress(str(this))
             if this.flaws and given.keep:
                 break
+        text = page(played, given.seed, time.monotonic() - began)
+        sys.stdout.write(text)
+        if given.write:
+            common.write_page("soak", text)
     except BaseException:
         common.progress(world.segue.log())
         raise
@@ -180,11 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.keep:
             shutil.copytree(world.home, root / "kept", symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
         world.close()
-    text = page(played, given.seed, time.monotonic() - began)
-    sys.stdout.write(text)
     wrong = any(this.flaws for this in played)
-    if given.write:
-        common.write_page("soak", text)
     if not given.keep:
         shutil.rmtree(root, ignore_errors=True)
     return int(wrong or bool(leaks([this.census for this in played if this.census])))

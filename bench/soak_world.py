@@ -115,7 +115,8 @@ class World(Cast):
         """End it all, come what may."""
         if self.users is not None:
             self.users.kill()
-        self.segue("shutdown", "--all", expect=None)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for a rollout that does not end
+            self.segue("shutdown", "--all", expect=None)
         if left := leftovers(self.root):
             kill(self.root)
             raise RuntimeError(f"left running: {left}")
