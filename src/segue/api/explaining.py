@@ -12,9 +12,8 @@ from segue.engine import ledger as ledgers
 from segue.engine.control import ControlPlane
 from segue.engine.explain import Told, explain
 from segue.engine.journal import Journal
-from segue.engine.ledger import Ledger
 from segue.engine.otherwise import otherwise
-from segue.engine.records import Event, RolloutRecord
+from segue.engine.records import RolloutRecord
 from segue.engine.replay import past
 from segue.manifest.overrides import overrides
 
@@ -31,15 +30,14 @@ async def explanation(control: ControlPlane, record: RolloutRecord, replay: Sequ
     await control.look(record)
     journal = control.journal
     record = journal.rollout(record.id) or record
-    steps, events = journal.steps(record.id), list(_events(journal, record.id))
+    steps, events = journal.steps(record.id), list(journal.all_events(record.id))
     found = past(record, steps, events, journal.polls(record.id)) if changes else None
-    kept = journal.ledger(record.id)
     told = Told(
         record,
         steps,
         events,
         journal.versions(record.service),
-        documents.requests(ledgers.decode(kept) if kept else Ledger()),
+        documents.requests(ledgers.decode(journal.ledger(record.id))),
         list(_later(journal, record)),
     )
     return {
@@ -47,13 +45,6 @@ async def explanation(control: ControlPlane, record: RolloutRecord, replay: Sequ
         **explain(told, control.world.clock.now()),
         "replay": await asyncio.to_thread(otherwise, found, changes) if found else None,
     }
-
-
-def _events(journal: Journal, rollout: str) -> Iterator[Event]:
-    after = 0
-    while found := journal.events(after, rollout=rollout):
-        yield from found
-        after = found[-1].seq
 
 
 def _later(journal: Journal, record: RolloutRecord) -> Iterator[RolloutRecord]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from segue.cli import text
 from segue.cli.context import Context, quote
+from segue.cli.past import latest
 from segue.cli.text import paint, plain
-from segue.errors import Refused
 
 Document = Mapping[str, Any]
 
@@ -22,7 +22,7 @@ WIDEST = 120
 
 def explain(context: Context, rollout: str | None = None, replay: Sequence[str] = ()) -> int:
     """Print why a rollout went as it went; without an id the service's latest one."""
-    path = f"/v1/rollouts/{quote(rollout or _latest(context))}/explain"
+    path = f"/v1/rollouts/{quote(rollout or latest(context, 'explain'))}/explain"
     query = "&".join(f"replay={quote(one)}" for one in replay)
     document = context.ask("GET", f"{path}?{query}" if query else path, timeout=120)
     if context.json:
@@ -31,14 +31,6 @@ def explain(context: Context, rollout: str | None = None, replay: Sequence[str] 
         lines = _replayed(document) if document["replay"] else _explained(document)
         print("\n".join(_wrapped(lines)))
     return 0
-
-
-def _latest(context: Context) -> str:
-    service = context.service()
-    rollouts = context.ask("GET", f"/v1/rollouts?service={quote(service)}&limit=1")["rollouts"]
-    if not rollouts:
-        raise Refused(f"{service} has had no rollout yet: there is nothing to explain.", next="segue deploy")
-    return str(rollouts[0]["rollout"])
 
 
 def _title(document: Document) -> str:

@@ -55,7 +55,7 @@ def report(context: Context, rollout: str | None = None, html: str | None = None
     """Print or write the account of a rollout; without an id that of the service's latest."""
     if markdown and context.json:
         raise Usage("--markdown and --json exclude each other.", next="segue report --markdown")
-    document = context.ask("GET", f"/v1/rollouts/{quote(rollout or _latest(context))}/report")
+    document = context.ask("GET", f"/v1/rollouts/{quote(rollout or latest(context, 'report'))}/report")
     if html is not None:
         from segue.cli.page import page
 
@@ -75,9 +75,10 @@ def report(context: Context, rollout: str | None = None, html: str | None = None
     return 0
 
 
-def _latest(context: Context) -> str:
+def latest(context: Context, what: str) -> str:
+    """The id of the service's latest rollout. Raises Refused where there is none to do `what` with."""
     service = context.service()
     rollouts = context.ask("GET", f"/v1/rollouts?service={quote(service)}&limit=1")["rollouts"]
     if not rollouts:
-        raise Refused(f"{service} has had no rollout yet: there is nothing to report.", next="segue deploy")
+        raise Refused(f"{service} has had no rollout yet: there is nothing to {what}.", next="segue deploy")
     return str(rollouts[0]["rollout"])

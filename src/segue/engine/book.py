@@ -166,12 +166,7 @@ class Book:
 
     def told_finished(self) -> bool:
         """Whether clients were told the end: events are another file, which a crash may leave a commit behind."""
-        after = 0
-        while events := self._journal.events(after, rollout=self.record.id):
-            if any(event.event == "finished" for event in events):
-                return True
-            after = events[-1].seq
-        return False
+        return any(event.event == "finished" for event in self._journal.all_events(self.record.id))
 
     def _named(self, number: int) -> dict[str, Any]:
         steps = self.record.steps

@@ -152,9 +152,8 @@ def step(record: StepRecord) -> Document:
 
 def report(journal: Journal, record: RolloutRecord) -> Document:
     """The account of a rollout: what was done, why, and what became of every request."""
-    kept = journal.ledger(record.id)
-    ledger = ledgers.decode(kept) if kept else Ledger()
-    events = list(_events(journal, record.id))
+    ledger = ledgers.decode(journal.ledger(record.id))
+    events = list(journal.all_events(record.id))
     steps = [step(found) for found in journal.steps(record.id)]
     there, back = _switches(events)
     return {
@@ -171,13 +170,6 @@ def report(journal: Journal, record: RolloutRecord) -> Document:
         "notes": [event.body["text"] for event in events if event.event == "note"],
         "log": list(record.log),
     }
-
-
-def _events(journal: Journal, rollout: str) -> Iterable[Event]:
-    after = 0
-    while found := journal.events(after, rollout=rollout):
-        yield from found
-        after = found[-1].seq
 
 
 def _switches(events: Iterable[Event]) -> tuple[float | None, float | None]:

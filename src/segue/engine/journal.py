@@ -255,6 +255,13 @@ class Journal:
         sql = f"SELECT * FROM told.event WHERE seq > ?{of} ORDER BY seq LIMIT 1000"
         return [rows.read_event(row) for row in self._db.all(sql, after, *wanted.values())]
 
+    def all_events(self, rollout: str) -> Iterator[Event]:
+        """Every event of `rollout`, in order."""
+        after = 0
+        while found := self.events(after, rollout=rollout):
+            yield from found
+            after = found[-1].seq
+
     async def follow(
         self, after: int = 0, *, rollout: str | None = None, service: str | None = None
     ) -> AsyncIterator[Event]:

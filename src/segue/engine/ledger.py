@@ -62,9 +62,9 @@ def encode(ledger: Ledger) -> dict[str, Any]:
     return document
 
 
-def decode(document: Mapping[str, Any]) -> Ledger:
-    """The ledger that `encode` wrote as `document`."""
-    return LEDGER.validate_python(document)
+def decode(document: Mapping[str, Any] | None) -> Ledger:
+    """The ledger that `encode` wrote as `document`; a new one where nothing was written yet."""
+    return LEDGER.validate_python(document) if document else Ledger()
 
 
 def _plus(one: Books, other: Books) -> Books:

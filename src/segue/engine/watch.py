@@ -20,7 +20,7 @@ from segue.engine.hearing import Entry, Hearing
 from segue.engine.inquiry import Inquiry
 from segue.engine.journal import Journal
 from segue.engine.keeper import Keeper
-from segue.engine.ledger import Counts, Ledger
+from segue.engine.ledger import Counts
 from segue.engine.member import State
 from segue.engine.recent import Recent
 from segue.engine.records import RolloutRecord
@@ -61,8 +61,7 @@ class Watch:
         self.rollout = rollout
         self._sight, self._keeper, self._journal, self._clock = sight, keeper, journal, clock
         self._turn = asyncio.Lock()
-        kept = journal.ledger(rollout.id)
-        self.ledger = ledgers.decode(kept) if kept else Ledger()
+        self.ledger = ledgers.decode(journal.ledger(rollout.id))
         self._hearing = Hearing(rollout.judging)
         self._usual = Sample()
         self._last: Mapping[Revision, Sample] | None = None
