@@ -66,7 +66,7 @@ class Watch:
         self._usual = Sample()
         self._last: Mapping[Revision, Sample] | None = None
         self._at = clock.monotonic()
-        self._looked, self._blind = self._now, False
+        self._looked = self._now
         self._reader = sight.lines(rollout.judging.logs) if rollout.judging.logs and rollout.trial else None
         self._logged: Mapping[InstanceId, Matches] = {}
         self._worst: tuple[InstanceId, Matches] | None = None
@@ -80,7 +80,7 @@ class Watch:
         for entry in known:
             self._hearing.take(entry)
         if known:
-            self._looked, self._blind = known[-1].get("at", 0.0), True
+            self._looked = known[-1].get("at", 0.0)
             self._note(entries.closed())
             self._split()
 
@@ -102,9 +102,9 @@ class Watch:
 
     def _opened(self) -> None:
         """There was a look. For as long as there was none before it, nobody watched: that is no silence."""
-        if self._blind and self._hearing.comparison is not None:
+        if self._last is None and self._hearing.comparison is not None:
             self._note(entries.gap(max(0.0, self._now - self._looked)))
-        self._looked, self._blind = self._now, False
+        self._looked = self._now
 
     # Seeing
 
@@ -115,7 +115,7 @@ class Watch:
                 samples = await self._sight.evidence.sample(self.rollout.service)
                 books = await self._sight.evidence.books(self.rollout.service) if account else None
             except RouterLost:
-                self._last, self._blind = None, True
+                self._last = None
                 return
             self._opened()
             if books is not None:
@@ -222,7 +222,7 @@ class Watch:
         """For how long somebody has looked since `began`: neither we nor the router were away."""
         after = (began - self.rollout.started).total_seconds()
         unseen = self._hearing.unseen(after)
-        if self._blind:
+        if self._last is None:
             unseen += max(0.0, self._now - max(self._looked, after))
         return self._clock.now() - began - timedelta(seconds=unseen)
 
