@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from segue import wiring
 from segue.api import server
-from segue.core.traffic import InstanceId
+from segue.core.traffic import InstanceId, VersionId
 from segue.ports import Instance, Intent, Platform
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -36,7 +36,7 @@ class Endless:
         """There are none."""
         return 0
 
-    async def tend(self) -> None:
+    async def tend(self, known: Collection[VersionId]) -> None:
         """There is nothing to tend."""
 
     async def logs(self, instance: InstanceId, *, lines: int, follow: bool) -> AsyncIterator[str]:

@@ -5,7 +5,7 @@ Every adapter, and its fake in `segue.testing`, passes the contract suite of its
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Protocol
 
 from segue.core.release import Revision
 from segue.core.sources import About, Answer
-from segue.core.traffic import Books, InstanceId, Observed, RoutingTable, Sample
+from segue.core.traffic import Books, InstanceId, Observed, RoutingTable, Sample, VersionId
 from segue.core.version import Version
 
 
@@ -89,8 +89,11 @@ class Platform(Protocol):
         """
         ...
 
-    async def tend(self) -> None:
-        """Do what is due from time to time: long logs are rotated. Raises SegueError."""
+    async def tend(self, known: Collection[VersionId]) -> None:
+        """Do what is due from time to time: rotate long logs, remove those of versions that are not `known`.
+
+        Raises SegueError.
+        """
         ...
 
     def logs(self, instance: InstanceId, *, lines: int, follow: bool) -> AsyncIterator[str]:

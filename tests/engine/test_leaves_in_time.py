@@ -19,6 +19,7 @@ from segue.engine.orders import Asker
 from segue.engine.records import Event, RolloutRecord
 from segue.errors import Refused
 from segue.testing.calls import Start, Stop
+from segue.testing.fake_platform import FakePlatform
 from segue.testing.fakes import Behaviour, Script
 from segue.testing.plane import Lab, deployed, tidied
 from segue.testing.site import as_user
@@ -46,6 +47,23 @@ async def deploys(
     return await deployed(
         plane, order("shop", Deploy(manifest=manifest, folder="/nowhere", version=version)), Asker()
     )
+
+
+def write(plane: ControlPlane, version: str) -> None:
+    """Let the instance of `version` and its checks write a line."""
+    assert isinstance(plane.world.platform, FakePlatform)
+    plane.world.platform.write(InstanceId(f"shop-{version}.1-1"), version)
+    (plane.home / "checks").mkdir(exist_ok=True)
+    (plane.home / "checks" / f"shop-{version}.1.log").write_text(version)
+
+
+async def written(plane: ControlPlane) -> set[str]:
+    """The versions of which there is a log; there is one of their checks as well, and of no others'."""
+    platform = plane.world.platform
+    names = [InstanceId(f"shop-v{number}.1-1") for number in (1, 2, 3)]
+    lines = {line for name in names async for line in platform.logs(name, lines=1, follow=False)}
+    assert lines == {log.read_text() for log in (plane.home / "checks").iterdir()}
+    return lines
 
 
 async def events(plane: ControlPlane, rollout: RolloutRecord, kind: str) -> list[Event]:
@@ -299,9 +317,12 @@ def test_so_many_versions_can_be_gone_back_to(lab: Lab, retain: int) -> None:
     async def scene(plane: ControlPlane) -> None:
         for version in ("v1", "v2", "v3"):
             await deploys(plane, version, retain=retain)
+            write(plane, version)
             await tidied(plane)
             await plane.world.clock.sleep(10)  # what lingers in the router is not forgotten
         shop = plane.services["shop"]
+        await plane.tidy()
+        assert await written(plane) == {"v2", "v3"} | ({"v1"} if retain == 2 else set())
         if retain == 2:
             assert (await shop.rollback("v1", Asker())).rollout
         else:

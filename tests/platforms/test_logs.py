@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from segue.core.traffic import VersionId
 from segue.errors import SegueError
 from segue.platforms.logs import Logs
 
@@ -72,6 +73,17 @@ async def test_so_many_rotated_logs_are_kept_and_no_more(logs: Logs) -> None:
         assert logs.file("a").stat().st_size == 0
     assert sorted(file.name for file in logs.folder.iterdir()) == ["a.log", "a.log.1", "a.log.2", "a.log.3"]
     assert [(logs.folder / f"a.log.{number}").read_text()[0] for number in (1, 2, 3)] == ["5", "4", "3"]
+
+
+async def test_rotated_parts_go_with_their_log_and_names_may_have_any_letters(tmp_path: Path) -> None:
+    logs = Logs(tmp_path, limit=10)
+    names = ["shop-v1/2.1-1", "shop-v1.1-12", "shop-v2.1-1"]
+    for name in names:
+        logs.file(name).write_text("a line that is long\n")
+    await logs.rotate()
+    logs.keep_only([VersionId("shop-v1/2.1"), VersionId("shop-v1.1")])
+    kept = {file.name for file in tmp_path.iterdir()}
+    assert kept == {"shop-v1%2F2.1-1.log", "shop-v1%2F2.1-1.log.1", "shop-v1.1-12.log", "shop-v1.1-12.log.1"}
 
 
 async def test_a_short_log_is_not_rotated(logs: Logs) -> None:

@@ -487,7 +487,7 @@ async def test_what_ended_long_ago_is_forgotten_and_what_runs_is_not(platform: P
     long_ago = time.time() - 2 * 86400
     for instance in (runs, ended):
         os.utime(claim(folder, instance.intent), (long_ago, long_ago))
-    await platform.tend()
+    await platform.tend([])
     there = {instance.intent.nonce for instance in (runs, ended, fresh) if claim(folder, instance.intent).exists()}
     assert there == {runs.intent.nonce, fresh.intent.nonce}
 

@@ -10,8 +10,26 @@ from typing import NewType
 
 from segue.core.release import NOTHING, Revision, Share
 
+VersionId = NewType("VersionId", str)
+"""The name of one revision among those of all services, such as ``shop-v1.2``: service, revision."""
+
 InstanceId = NewType("InstanceId", str)
 """The name of one instance, such as ``shop-v1.2-3``: service, revision, ordinal. A restart keeps it."""
+
+
+def version_id(service: str, revision: Revision) -> VersionId:
+    """The name of a service's `revision`."""
+    return VersionId(f"{service}-{revision}")
+
+
+def instance_id(service: str, revision: Revision, ordinal: int) -> InstanceId:
+    """The name of the `ordinal`-th instance of a service's `revision`."""
+    return InstanceId(f"{version_id(service, revision)}-{ordinal}")
+
+
+def copied(instance: InstanceId) -> VersionId:
+    """What `instance` is a copy of."""
+    return VersionId(instance.rpartition("-")[0])
 
 
 class Protocol(StrEnum):

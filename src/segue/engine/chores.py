@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 from segue.core.release import Share, version_of
 from segue.core.sources import About
+from segue.core.traffic import VersionId, version_id
 from segue.core.version import Version
 from segue.engine.catalog import Catalog
 from segue.engine.journal import Journal
 from segue.engine.records import RolloutRecord
 from segue.engine.versions import VersionStore
 from segue.ports import Commands
+
+CHECKS = "checks"
+"""The folder for what health and smoke commands write."""
+LONGEST = 1024 * 1024
+"""Bytes that one version's checks may have written before that is begun anew."""
 
 TIMED_OUT, UNKNOWN = 124, 125
 """Exit statuses for a command that was killed after its time, and for one whose end nobody saw."""
@@ -69,8 +76,8 @@ class Chores:
 
     async def check(self, version: Version, command: str, seconds: float) -> tuple[int, str]:
         """Run a health or smoke command, at most `seconds`: its exit status and its output."""
-        log = self._log("checks", f"{version.service}-{version.revision}.log")
-        before = log.stat().st_size if log.exists() else 0
+        log = self._log(CHECKS, f"{version_id(version.service, version.revision)}.log")
+        before = _shortened(log)
         ended = await self._commands(
             command,
             folder=version.folder,
@@ -102,6 +109,22 @@ class Chores:
         log = self._folder.joinpath(*names)
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return log
+
+
+def forget_checks(folder: Path, known: Collection[VersionId]) -> None:
+    """Remove from `folder` what the checks wrote of all versions but those `known`."""
+    for log in (folder / CHECKS).glob("*.log"):
+        if log.stem not in known:
+            log.unlink(missing_ok=True)
+
+
+def _shortened(log: Path) -> int:
+    """The bytes of `log`, which is begun anew once it has grown long: a check may run twice a second for years."""
+    size = log.stat().st_size if log.exists() else 0
+    if size <= LONGEST:
+        return size
+    os.truncate(log, 0)
+    return 0
 
 
 def _told(rollout: RolloutRecord, hook: str) -> dict[str, str]:

@@ -18,11 +18,11 @@ from typing import Protocol
 from segue.core.demand import Demand
 from segue.core.release import version_of
 from segue.core.sources import Asked
-from segue.core.traffic import InstanceId, RoutingTable, ServiceTable
+from segue.core.traffic import InstanceId, RoutingTable, ServiceTable, version_id
 from segue.engine.addresses import Addresses, claimed
 from segue.engine.catalog import Catalog
 from segue.engine.certificates import Certificates
-from segue.engine.chores import Chores
+from segue.engine.chores import Chores, forget_checks
 from segue.engine.clock import Clock
 from segue.engine.journal import Journal
 from segue.engine.keeper import Keeper
@@ -123,9 +123,15 @@ class ControlPlane:
             if not any(service.waits for service in self.services.values()):
                 self.world.clock.follow()
             try:
-                await self.world.platform.tend()
+                await self.tidy()
             except SegueError as error:
                 self.journal.tell("note", text=error.message)
+
+    async def tidy(self) -> None:
+        """Rotate what has grown long, and remove what versions have left that are forgotten. Raises SegueError."""
+        known = {version_id(name, revision) for name, it in self.services.items() for revision in it.catalog.known}
+        forget_checks(self.home, known)
+        await self.world.platform.tend(known)
 
     async def _end_strays(self) -> None:
         """End and delete what has come since the copy from which the journal was restored: nobody knows of it."""

@@ -20,7 +20,7 @@ from zlib import crc32
 import structlog
 
 from segue.core.release import Revision
-from segue.core.traffic import InstanceId
+from segue.core.traffic import instance_id
 from segue.core.version import Version
 from segue.engine.bell import Bell
 from segue.engine.clock import Clock
@@ -94,7 +94,7 @@ class Fleet:
 
     def _member(self, version: Version, ordinal: int) -> Member:
         self._ordinals[version.revision] = max(ordinal, self._ordinals.get(version.revision, 0))
-        id = InstanceId(f"{self.service}-{version.revision}-{ordinal}")
+        id = instance_id(self.service, version.revision, ordinal)
         member = Member(id, version, ordinal, self._clock.now())
         self.members.append(member)
         return member

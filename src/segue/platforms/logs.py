@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
+from segue.core.traffic import InstanceId, VersionId, copied
 from segue.errors import SegueError
 
 _BLOCK = 64 * 1024
@@ -52,10 +53,12 @@ class Logs:
                 yield line
             await asyncio.sleep(self.every)
 
-    def remove(self, name: str) -> None:
-        """Remove the log and its rotated parts."""
-        for file in self._parts(self.file(name)):
-            file.unlink(missing_ok=True)
+    def keep_only(self, known: Collection[VersionId]) -> None:
+        """Remove the logs, with their rotated parts, of the instances of all versions but those `known`."""
+        for file in self.folder.glob("*.log*"):
+            name = InstanceId(unquote(file.name.rpartition(".log")[0]))
+            if copied(name) not in known:
+                file.unlink(missing_ok=True)
 
     async def rotate(self) -> None:
         """Rotate every log that has grown beyond the limit. Raises SegueError where the disk does not let us."""

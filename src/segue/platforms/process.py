@@ -14,13 +14,13 @@ import secrets
 import shlex
 import signal as signals
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from segue.accounts import Account, other
 from segue.core.release import version_of
-from segue.core.traffic import InstanceId
+from segue.core.traffic import InstanceId, VersionId
 from segue.core.version import Version
 from segue.errors import StartFailed
 from segue.platforms import claims, listeners
@@ -169,14 +169,11 @@ class ProcessPlatform:
         async for line in self._logs.read(instance, lines, follow):
             yield line
 
-    async def tend(self) -> None:
-        """Rotate the logs that have grown too long, forget what ended long ago. Raises SegueError."""
+    async def tend(self, known: Collection[VersionId]) -> None:
+        """Rotate and remove logs, forget what ended long ago. Raises SegueError."""
         self._prune(set())
+        self._logs.keep_only(known)
         await self._logs.rotate()
-
-    def forget(self, instance: InstanceId) -> None:
-        """Remove the logs of an instance that will not be started again."""
-        self._logs.remove(instance)
 
     def _order(self, version: Version, intent: Intent) -> Order:
         account = other(version.user)

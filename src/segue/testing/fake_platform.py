@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from math import inf
 
-from segue.core.traffic import InstanceId
+from segue.core.traffic import InstanceId, VersionId, copied
 from segue.core.version import Version
 from segue.engine.clock import Clock, wait_for
 from segue.errors import StartFailed
@@ -168,8 +168,10 @@ class FakePlatform:
             await self.stop(instance, "TERM", grace)
         return len(strays)
 
-    async def tend(self) -> None:
-        """There is nothing to do."""
+    async def tend(self, known: Collection[VersionId]) -> None:
+        """Remove what instances of other versions than those `known` have written."""
+        for instance in [name for name in self._lines if copied(name) not in known]:
+            del self._lines[instance]
 
     async def logs(self, instance: InstanceId, *, lines: int, follow: bool) -> AsyncIterator[str]:
         """The last lines that the instance wrote, and with `follow` all that come."""

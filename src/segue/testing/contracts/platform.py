@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from segue.core.traffic import InstanceId
+from segue.core.traffic import InstanceId, copied
 from segue.core.version import Version
 from segue.errors import StartFailed
 from segue.ports import Instance, Platform
@@ -254,6 +254,18 @@ class PlatformContract:
             assert await _lines(stand.platform, 4) == ["three", "one", "two", "three"]
             assert await _lines(stand.restarted(), 99) == ["one", "two", "three"] * 2
             assert await _lines(stand.platform, 0) == []
+
+        stand.run(story())
+
+    def test_the_log_goes_with_the_version_that_wrote_it(self, stand: Stand) -> None:
+        async def story() -> None:
+            instance = await _begin(stand, Does.SERVE)
+            await until(lambda: stand.platform.listens(instance))
+            await stand.platform.stop(instance, "TERM", GRACE)
+            await stand.platform.tend([copied(ONE)])
+            assert await _lines(stand.platform, 5) == ["one", "two", "three"]
+            await stand.platform.tend([])
+            assert await _lines(stand.platform, 5) == []
 
         stand.run(story())
 
