@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+from segue.core.experiment import Visit
 from segue.core.release import Revision
 from segue.core.sources import About, Answer
 from segue.core.traffic import Books, InstanceId, Observed, RoutingTable, Sample, VersionId
@@ -181,6 +182,14 @@ class Evidence(Protocol):
 
     async def books(self, service: str) -> Books:
         """The account of the service's requests. Raises RouterLost."""
+        ...
+
+    async def visits(self, service: str) -> Sequence[Visit]:
+        """What was seen since the last call of those who take part in the service's experiment; none: there is none.
+
+        It has each user's first visit, and those that may have reached the goal, in any order, and perhaps more.
+        After a restart of ours it may begin with what was told before. Raises RouterLost.
+        """
         ...
 
 

@@ -18,7 +18,8 @@ WRONG = [
     ("deploy --strateg rolling", "No such option '--strateg'. Did you mean '--strategy'?"),
     (
         "deploy --strategy bluegreen",
-        "'bluegreen' is not one of 'rolling', 'in_place', 'blue_green', 'canary'. Did you mean 'blue_green'?",
+        "'bluegreen' is not one of 'rolling', 'in_place', 'blue_green', 'canary', 'experiment'. "
+        "Did you mean 'blue_green'?",
     ),
     ("deploy --if-busy wiat", "'wiat' is not one of 'refuse', 'wait', 'replace'. Did you mean 'wait'?"),
     ("deploy --wait soon", "'soon' is not a time such as 30s, 10m or 24h."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,8 +13,8 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from segue.core.release import Revision
-from segue.core.traffic import Backend, Endpoint, InstanceId, Route, RoutingTable, ServiceTable, Traffic
+from segue.core.release import Experiment, Revision
+from segue.core.traffic import Backend, Endpoint, InstanceId, Route, RoutingTable, ServiceTable, Sticky, Traffic
 from segue.evidence.envoy import EnvoyEvidence
 from segue.ports import Evidence
 from segue.routers.envoy.router import EnvoyRouter
@@ -30,13 +31,15 @@ def table(
     listen: str,
     instances: int = 1,
     ports: Mapping[InstanceId, int] | None = None,
+    experiment: Experiment | None = None,
 ) -> RoutingTable:
     backends = []
     for revision, share in shares.items():
         names = [instance(revision, number) for number in range(1, instances + 1)]
         ends = (Endpoint(name, f"127.0.0.1:{(ports or {}).get(name, 1)}", Traffic.READY) for name in names)
         backends.append(Backend(revision, Fraction(share), tuple(ends)))
-    return RoutingTable({"shop": ServiceTable("shop", Route(listen=listen), tuple(backends), trial)})
+    of = ServiceTable("shop", Route(listen=listen), tuple(backends), trial, experiment=experiment)
+    return RoutingTable({"shop": replace(of, sticky=Sticky()) if experiment else of})
 
 
 class Fakes(Stand):
@@ -52,9 +55,14 @@ class Fakes(Stand):
         return self._world.evidence
 
     async def route(
-        self, shares: Mapping[Revision, Fraction], *, trial: Revision | None = None, instances: int = 1
+        self,
+        shares: Mapping[Revision, Fraction],
+        *,
+        trial: Revision | None = None,
+        instances: int = 1,
+        experiment: Experiment | None = None,
     ) -> None:
-        await self._world.router.apply(table(shares, trial, "127.0.0.1:8080", instances))
+        await self._world.router.apply(table(shares, trial, "127.0.0.1:8080", instances, experiment=experiment))
 
     async def fail(self, *names: Revision | InstanceId) -> None:
         self._failing = dict.fromkeys(names, 1.0)
@@ -81,9 +89,14 @@ class Envoy(Stand):
         return EnvoyEvidence(self._router)
 
     async def route(
-        self, shares: Mapping[Revision, Fraction], *, trial: Revision | None = None, instances: int = 1
+        self,
+        shares: Mapping[Revision, Fraction],
+        *,
+        trial: Revision | None = None,
+        instances: int = 1,
+        experiment: Experiment | None = None,
     ) -> None:
-        await self._router.apply(table(shares, trial, self._listen, instances, self._ports))
+        await self._router.apply(table(shares, trial, self._listen, instances, self._ports, experiment))
         await self._router.settled()
 
     async def fail(self, *names: Revision | InstanceId) -> None:

@@ -13,7 +13,19 @@ from itertools import product
 
 from segue.core import strategies
 from segue.core.demand import Demand
-from segue.core.release import BlueGreen, Canary, How, InPlace, Release, Return, Revision, Rolling, Side
+from segue.core.release import (
+    BlueGreen,
+    Canary,
+    Experiment,
+    Goal,
+    How,
+    InPlace,
+    Release,
+    Return,
+    Revision,
+    Rolling,
+    Side,
+)
 from segue.core.steps import Scale, Shift, Step
 
 V1, V2 = Revision("v1.1"), Revision("v2.1")
@@ -129,6 +141,8 @@ def ways(new: int, old: int) -> Iterator[How]:
     yield Canary()
     yield Canary(capacity="full", approve="manual")
     yield Canary(steps=(Fraction(1, 3), Fraction(1)), holdback=Fraction(0), keep=timedelta(0))
+    yield Experiment(Goal("/thanks"))
+    yield Experiment(Goal("/thanks"), share=Fraction(1, 10), keep=timedelta(0))
 
 
 def releases(largest: int) -> Iterator[Release]:

@@ -79,11 +79,11 @@ def test_who_wants_a_proof_without_the_traffic_for_one_is_told_so() -> None:
     assert advice.trade_off.endswith("A verdict can come from 5 requests a second on, or within a longer `most`.")
 
 
-def test_an_experiment_that_cannot_be_had_is_named() -> None:
+def test_an_experiment_without_a_goal_is_named_and_one_with_a_goal_is_advised() -> None:
     advice = advised(SMALL, replace(NOW, experiment=True))
     assert advice.strategy == "canary"
     assert advice.trade_off is not None
-    assert "an experiment, which this version of Segue does not have yet" in advice.trade_off
+    assert "What suits is an experiment: `strategy.experiment` of the manifest names its goal." in advice.trade_off
     assert advised(SMALL, replace(NOW, experiment=True), WAYS | {"experiment": Way("experiment")}).trade_off is None
 
 

@@ -29,7 +29,7 @@ from promises import (
 )
 
 from segue.core import simulate, strategies
-from segue.core.release import BlueGreen, Canary, How, InPlace, Release, Return, Rolling
+from segue.core.release import BlueGreen, Canary, Experiment, Goal, How, InPlace, Release, Return, Rolling
 from segue.core.steps import Check, Hold, Judge, Run, Scale, Shift, Step, decision
 
 SMALL = 6
@@ -61,7 +61,7 @@ def any_canary(draw: st.DrawFn) -> Canary:
 def any_release(draw: st.DrawFn) -> Release:
     """Any release of up to twelve instances on each side: there, as a return, or a first launch."""
     new, old = draw(st.integers(1, LARGE)), draw(st.integers(1, LARGE))
-    kinds = ["rolling", "keep", "blue_green", "canary", *(["in_place"] if new > 1 else [])]
+    kinds = ["rolling", "keep", "blue_green", "canary", "experiment", *(["in_place"] if new > 1 else [])]
     kind, batch, surge = draw(st.sampled_from(kinds)), draw(st.integers(1, LARGE)), draw(st.integers(1, LARGE))
     hows: dict[str, How] = {
         "rolling": Rolling(batch=batch, surge=surge),
@@ -70,6 +70,7 @@ def any_release(draw: st.DrawFn) -> Release:
             keep=draw(st.sampled_from([KEEP, 0 * KEEP])), approve=draw(st.sampled_from(["auto", "manual"]))
         ),
         "canary": draw(any_canary()),
+        "experiment": Experiment(Goal("/"), draw(st.fractions(Fraction(1, 1000), Fraction(999, 1000)))),
         "in_place": InPlace(batch=min(batch, max(1, new - 1))),
     }
     how = hows[kind]
@@ -157,7 +158,7 @@ def test_no_user_reaches_an_instance_that_was_not_checked(r: Release) -> None:
 @given(any_release())
 def test_whenever_the_new_version_is_given_more_a_judgement_follows(r: Release) -> None:
     plan = way_there(r)
-    if isinstance(r.strategy, Return) or r.old is None:
+    if isinstance(r.strategy, Return | Experiment) or r.old is None:
         assert not any(isinstance(step, Judge) for step in plan)
         return
     there = 0
@@ -194,7 +195,8 @@ def test_under_a_canary_the_old_version_stays_whole_until_the_decision(how: Cana
 def test_a_person_is_asked_only_where_it_was_said(r: Release) -> None:
     asks = any(isinstance(step, Hold) for step in way_there(r))
     rungs = len(r.strategy.steps) if isinstance(r.strategy, Canary) else 2
-    assert asks == (r.old is not None and getattr(r.strategy, "approve", "auto") == "manual" and rungs > 1)
+    manual = getattr(r.strategy, "approve", "auto") == "manual" and rungs > 1
+    assert asks == (r.old is not None and (manual or isinstance(r.strategy, Experiment)))
 
 
 @given(any_release())
@@ -209,7 +211,7 @@ def test_a_plan_is_decided_when_the_new_version_has_everything_and_was_judged(r:
     decided = list(moments(beginning(r), plan))[decision(plan)]
     assert decided.shares == {V2: 1} and decided.counts[V2] == r.new.size
     assert all(isinstance(step, Scale) for step in plan[decision(plan) :])
-    if r.old is not None and not isinstance(r.strategy, Return | Canary):
+    if r.old is not None and not isinstance(r.strategy, Return | Canary | Experiment):
         assert isinstance(plan[decision(plan) - 1], Judge)
 
 
@@ -305,10 +307,10 @@ def test_ways_back_that_meet_go_on_together() -> None:
 def test_the_spaces_that_were_searched_hold_what_they_should() -> None:
     """A property of nothing would hold: the spaces contain every strategy, growth and shrinking."""
     found = list(releases(3))
-    assert {r.strategy.name for r in found} == {"rolling", "in_place", "blue_green", "canary", "return"}
+    assert {r.strategy.name for r in found} == {"rolling", "in_place", "blue_green", "canary", "experiment", "return"}
     assert any(r.old and r.new.size > r.old.size for r in found)
     assert any(r.old and r.new.size < r.old.size for r in found)
-    assert {how.name for how in ways(3, 3)} == {"rolling", "in_place", "blue_green", "canary"}
+    assert {how.name for how in ways(3, 3)} == {"rolling", "in_place", "blue_green", "canary", "experiment"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from promises import V1, V2, Moment, beginning, release
 
 from segue.core import strategies
-from segue.core.release import BlueGreen, Canary, InPlace, Release, Return, Rolling
+from segue.core.release import BlueGreen, Canary, Experiment, Goal, InPlace, Release, Return, Rolling
 from segue.core.steps import Gate, Judge, Proof, Step
 
 KEEP = timedelta(minutes=10)
@@ -308,6 +308,51 @@ def test_a_canary_of_all_at_once_is_compared_with_the_holdback() -> None:
         "judge for 30 s to 30 min, until it is proven",
         "traffic: v2.1 100%",
     ]
+
+
+def test_an_experiment_gives_a_fixed_share_until_a_person_says_which_version_is_better() -> None:
+    how = Experiment(Goal("/thanks"), share=Fraction(1, 3))
+    assert forward(release(how, 4, 4, before=True)) == [
+        "run the before hook",
+        "v2.1: 2 instances",
+        "check v2.1",
+        "traffic: v1.1 66.7%, v2.1 33.3%",
+        "hold: is v2.1 better than v1.1? `segue experiment` says what is known",
+        "v2.1: 4 instances",
+        "check v2.1",
+        "traffic: v2.1 100%",
+    ]
+    assert forward(release(replace(how, keep=NOT_KEPT), 1, 1))[-2:] == ["traffic: v2.1 100%", "v1.1: 0 instances"]
+
+
+@pytest.mark.parametrize("share", [0, 1, Fraction(3, 2)])
+def test_an_experiment_needs_users_of_both_versions(share: Fraction) -> None:
+    with pytest.raises(ValueError, match="above 0% and below 100%"):
+        Experiment(Goal("/thanks"), share=share)
+
+
+@pytest.mark.parametrize(
+    ("goal", "reached", "missed", "words"),
+    [
+        (Goal("/thanks"), ("/thanks", 200, False), ("/thanks/x", 200, False), "/thanks"),
+        (Goal("/thanks"), ("/thanks/", 302, False), ("/thanks", 404, False), "/thanks"),
+        (Goal(status=(201, 201)), ("/a", 201, False), ("/a", 200, True), "an answer with status 201"),
+        (Goal("/a", (400, 404)), ("/a", 404, False), ("/a", 200, False), "/a with status 400-404"),
+        (Goal(header="X-Order"), ("/a", 200, True), ("/a", 500, True), "an answer with the header X-Order"),
+        (
+            Goal("/a", (200, 200), "X-Order"),
+            ("/a", 200, True),
+            ("/a", 200, False),
+            "/a with status 200 and the header X-Order",
+        ),
+    ],
+)
+def test_a_goal_is_reached_by_an_answer_with_all_that_is_named(
+    goal: Goal, reached: tuple[str, int, bool], missed: tuple[str, int, bool], words: str
+) -> None:
+    assert goal.reached(*reached[:2], shown=reached[2])
+    assert not goal.reached(*missed[:2], shown=missed[2])
+    assert str(goal) == words
 
 
 @pytest.mark.parametrize("steps", ["", "1/2", "1/2 1/4 1", "0 1", "1/2 1/2 1", "1/2 1 2"])

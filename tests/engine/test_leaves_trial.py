@@ -11,17 +11,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from segue.api.bodies import Deploy, order
+from segue.core.release import Experiment, Goal, Who
 from segue.core.traffic import InstanceId, Sticky
 from segue.core.version import Version, WarmUp
 from segue.engine.control import ControlPlane
 from segue.engine.health import warm
-from segue.engine.orders import Asker, Order
+from segue.engine.orders import Answer, Asker, Order
 from segue.engine.records import RolloutRecord
 from segue.testing.calls import Began
 from segue.testing.plane import Lab, an_order, ended, status
@@ -202,6 +204,69 @@ def test_after_a_canary_the_old_version_stays_warm_for_keep(lab: Lab, keep: int)
         assert keep - 3 <= lab.clock.monotonic() - decided <= keep + 6
 
     on_trial(lab, scene, canary={"keep": f"{keep}s"})
+
+
+EXPERIMENT = {"goal": {"path": "/thanks"}, "keep": "0s"}
+WHO = {"header": "X-Country", "in": ["KR", "JP"]}
+
+
+@pytest.mark.leaf(
+    "strategy.experiment.share",
+    "strategy.experiment.sticky",
+    "strategy.experiment.who.header",
+    "strategy.experiment.who.in",
+    "strategy.experiment.goal.path",
+    "strategy.experiment.goal.status",
+    "strategy.experiment.goal.header",
+)
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, Experiment(Goal("/thanks"), keep=timedelta(0))),
+        ({"share": "1/4"}, Experiment(Goal("/thanks"), Fraction(1, 4), keep=timedelta(0))),
+        ({"sticky": "header:X-User"}, Experiment(Goal("/thanks"), sticky="header:X-User", keep=timedelta(0))),
+        ({"who": WHO}, Experiment(Goal("/thanks"), who=Who("X-Country", ("KR", "JP")), keep=timedelta(0))),
+        ({"goal": {"status": 201}}, Experiment(Goal(None, (201, 201)), keep=timedelta(0))),
+        ({"goal": {"path": "/a", "header": "X-A"}}, Experiment(Goal("/a", None, "X-A"), keep=timedelta(0))),
+    ],
+    ids=str,
+)
+def test_the_router_is_told_who_takes_part_and_what_the_goal_is(
+    lab: Lab, settings: Mapping[str, Any], told: Experiment
+) -> None:
+    async def scene(plane: ControlPlane, rollout: RolloutRecord) -> None:
+        table = lab.world.router.table.services["shop"]
+        assert table.experiment == told
+        assert table.sticky == Sticky("X-User" if "sticky" in settings else None)
+        assert {b.revision: b.share for b in table.backends} == {"v1.1": 1 - told.share, "v2.1": told.share}
+
+    on_trial(lab, scene, strategy={"experiment": {**EXPERIMENT, **settings}}, until=asked_or_ended)
+
+
+@pytest.mark.leaf("strategy.experiment.most")
+@pytest.mark.parametrize("most", [60, 300])
+def test_an_experiment_is_waited_for_so_long_and_then_gone_back_from(lab: Lab, most: int) -> None:
+    async def scene(plane: ControlPlane, rollout: RolloutRecord) -> None:
+        asked = lab.clock.monotonic()
+        done = await ended(plane, Answer(rollout.id, ""))
+        assert done.outcome == "rolled_back" and most - 2 <= lab.clock.monotonic() - asked <= most + 5
+
+    on_trial(lab, scene, strategy={"experiment": {**EXPERIMENT, "most": f"{most}s"}}, until=asked_or_ended)
+
+
+@pytest.mark.leaf("strategy.experiment.keep")
+@pytest.mark.parametrize("keep", [0, 120])
+def test_after_an_experiment_the_old_version_stays_warm_for_keep(lab: Lab, keep: int) -> None:
+    async def scene(plane: ControlPlane, rollout: RolloutRecord) -> None:
+        await plane.services["shop"].promote(Asker())
+        keeper = plane.services["shop"].keeper
+        while not (found := plane.journal.rollout(rollout.id)) or not found.decided:
+            await asyncio.sleep(0.25)
+        decided = lab.clock.monotonic()
+        await keeper.bell.until(lambda: all(member.revision == "v2.1" for member in keeper.fleet.members))
+        assert keep - 3 <= lab.clock.monotonic() - decided <= keep + 6
+
+    on_trial(lab, scene, strategy={"experiment": {**EXPERIMENT, "keep": f"{keep}s"}}, until=asked_or_ended)
 
 
 @pytest.mark.leaf("strategy.blue_green.preview")

@@ -204,7 +204,7 @@ def test_an_approval_that_nobody_gives_rolls_back(lab: Lab) -> None:
     async def scene(plane: ControlPlane) -> None:
         done = await end(plane, await begun(plane, APPROVED, approve_within=timedelta(minutes=10)))
         assert (done.outcome, done.exit) == ("rolled_back", 1)
-        assert done.reason == "nobody answered within 600 s: approve the switch to v2.1"
+        assert done.reason == "nobody answered within 10 min: approve the switch to v2.1"
 
     play(lab, scene)
 

@@ -138,6 +138,28 @@ judge:
                 keep=timedelta(hours=1),
             ),
         ),
+        (
+            "{experiment: {goal: {path: /thanks}}}",
+            release.Experiment(
+                goal=release.Goal(path="/thanks"),
+                share=Fraction(1, 2),
+                sticky="cookie",
+                most=timedelta(days=14),
+                keep=timedelta(minutes=10),
+            ),
+        ),
+        (
+            "{experiment: {share: 1/3, sticky: header:X-User, who: {header: X-Country, in: [KR, JP]}, most: 2h,"
+            " goal: {path: /order, status: 201, header: X-Order}, keep: 0s}}",
+            release.Experiment(
+                goal=release.Goal("/order", (201, 201), "X-Order"),
+                share=Fraction(1, 3),
+                sticky="header:X-User",
+                who=release.Who("X-Country", ("KR", "JP")),
+                most=timedelta(hours=2),
+                keep=timedelta(0),
+            ),
+        ),
     ],
 )
 def test_a_strategy_is_a_name_or_a_mapping_with_options(text: str, strategy: release.Strategy) -> None:
@@ -156,7 +178,7 @@ def test_a_strategy_that_cannot_be_used_is_refused_with_the_reason() -> None:
         Usage, match="unknown strategy `green`; expected one of rolling, in_place, blue_green, canary"
     ):
         manifest.rollout("green")
-    with pytest.raises(Usage, match="`experiment` is not in this version of Segue yet"):
+    with pytest.raises(Usage, match="an experiment needs a goal; expected `strategy: "):
         manifest.rollout("experiment")
     with pytest.raises(Usage, match="in_place takes 1 of 1 instances out"):
         manifest.rollout("in_place")

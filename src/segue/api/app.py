@@ -19,7 +19,7 @@ from segue.api import asking
 from segue.api.bodies import Deploy, Shutdown, order
 from segue.api.explaining import explanation
 from segue.api.lookup import Unknown, rollout_of, service_of
-from segue.engine import documents
+from segue.engine import documents, people
 from segue.engine.control import ControlPlane
 from segue.engine.plans import UNKNOWN, preview
 from segue.engine.records import Event
@@ -142,6 +142,12 @@ def _rollouts(app: FastAPI, control: ControlPlane) -> None:
     @app.get("/v1/rollouts/{id}/explain")
     async def explain(id: str, service: str | None = None, replay: Replay = None) -> dict[str, Any]:
         return await explanation(control, rollout_of(control, id, service), replay or [])
+
+    @app.get("/v1/rollouts/{id}/experiment")
+    async def experiment(id: str, service: str | None = None) -> dict[str, Any]:
+        record = rollout_of(control, id, service)
+        await control.look(record)
+        return people.shown(control.journal, record, control.world.clock.now())
 
     @app.get("/v1/rollouts/{id}/events")
     async def events(id: str, after: After = 0, service: str | None = None) -> Response:

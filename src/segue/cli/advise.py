@@ -37,20 +37,21 @@ def advise(
     """Print the advice, its reasons, and what each strategy takes."""
     rate, loaded = requests_a_second(traffic), read_manifest(context)
     service = _service(context, loaded.manifest.service)
-    plans = {name: _plan(context, loaded, service, name, rate) for name in STRATEGIES}
+    own = loaded.manifest.strategy
+    able = [name for name in STRATEGIES if name != "experiment" or own.experiment is not None]  # it needs a goal
+    plans = {name: _plan(context, loaded, service, name, rate) for name in able}
     label: str | None = service["stable"] if service else None
     change, unknown = _change(loaded, label, since)
     told: Document = {
         "most": most_instances,
         "long_lived": long_lived,
         "validate": validate,
-        "experiment": experiment,
+        "experiment": experiment or own.use == "experiment",
     }
     situation = Situation(**_seen(loaded, service), **_traffic(plans, rate), **told)
     ways = {name: _way(name, plan) for name, plan in plans.items()}
     advice = core.advise(change, unknown, situation, ways)
-    own = loaded.manifest.strategy.use == advice.strategy
-    command = "segue plan" if own else f"segue plan --strategy {advice.strategy}"
+    command = "segue plan" if own.use == advice.strategy else f"segue plan --strategy {advice.strategy}"
     it = Advised(loaded.manifest.service, label, service is None, change, situation, ways, advice, command)
     if context.json:
         context.print(document(it))

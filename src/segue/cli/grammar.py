@@ -68,7 +68,9 @@ COMMON = (
 
 _VERSION = Option("--version", metavar="VERSION", help="The version's name; otherwise the git commit, or the time.")
 _STRATEGY = Option(
-    "--strategy", kind=("rolling", "in_place", "blue_green", "canary"), help="Another strategy than the manifest's."
+    "--strategy",
+    kind=("rolling", "in_place", "blue_green", "canary", "experiment"),
+    help="Another strategy than the manifest's.",
 )
 _TRAFFIC = Option(
     "--traffic", metavar="RATE", help="Requests a second, if they are to be other than those that are measured."
@@ -173,6 +175,12 @@ COMMANDS: Mapping[str, Command] = {
             metavar="KEY=VALUE",
             help="Judge it again with another setting (judge.alarm.errors=0.5%); may be repeated.",
         ),
+        argument=Argument("rollout"),
+    ),
+    "experiment": Command(
+        LOOK,
+        "experiment",
+        "What an A/B experiment has shown: keep the new version, drop it, or no difference yet.",
         argument=Argument("rollout"),
     ),
     "logs": Command(

@@ -67,7 +67,7 @@ def share(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A length of time: ``8 ms``, ``1.2 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """A length of time: ``8 ms``, ``1.2 s``, ``3 min 20 s``, ``2 h 5 min``, ``14 days``."""
     if value < 0.9995:
         return f"{value * 1000:.0f} ms"
     if value < 59.95:
@@ -75,7 +75,9 @@ def seconds(value: float) -> str:
     whole = round(value)
     if whole < 3600:
         return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
-    return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
+    if whole < 2 * 86400:
+        return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
+    return f"{whole // 86400} days" + (f" {whole % 86400 // 3600} h" if whole % 86400 // 3600 else "")
 
 
 def count(number: int, thing: str) -> str:

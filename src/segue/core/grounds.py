@@ -103,6 +103,8 @@ def against(way: Way, situation: Situation, chosen: Way) -> str:
         case "blue_green":
             cost = f"{minutes(more)} instance-minutes more; " if more > 0 else ""
             return f"{cost}everybody meets the new version at once"
+        case "experiment":
+            return "says which version is better by a goal, and ends when a person says so"
     if way.verdict is False:
         return "too little traffic for a verdict"
     if way.verdict is None:
@@ -113,7 +115,9 @@ def against(way: Way, situation: Situation, chosen: Way) -> str:
 def trade_off(wanted: str, chosen: str, situation: Situation, ways: Mapping[str, Way]) -> str:
     """What is given up where the strategy that suits the change cannot be had, and what it would take to have it."""
     if wanted not in ways:
-        return f"What suits is {NAMES[wanted]}, which this version of Segue does not have yet. {_instead(chosen)}"
+        return (
+            f"What suits is {NAMES[wanted]}: `strategy.experiment` of the manifest names its goal. {_instead(chosen)}"
+        )
     obstacle, stopped = ways[wanted].obstacle(situation), ways[chosen].obstacle(situation)
     said = [f"What suits is {NAMES[wanted]}, but {obstacle}."]
     if chosen == wanted or stopped is not None:

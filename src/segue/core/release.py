@@ -123,8 +123,71 @@ class Canary:
             raise ValueError("a canary's judge: least must not be longer than most")
 
 
-How = Rolling | InPlace | BlueGreen | Canary
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Those users who send one of the values `among` in the header `header`."""
+
+    header: str
+    among: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a user is to reach: an answer for this `path`, with this `status` (from and to), with this `header`.
+
+    What is not named does not matter, but that a refusal (400 and more) is no goal unless `status` says so.
+    """
+
+    path: str | None = None
+    status: tuple[int, int] | None = None
+    header: str | None = None
+
+    def __str__(self) -> str:
+        """``/thanks``, ``/thanks with status 201``, ``an answer with the header X-Order``."""
+        low, high = self.status or (0, 0)
+        status = f"status {low}" + (f"-{high}" if high > low else "") if self.status else ""
+        header = f"the header {self.header}" if self.header else ""
+        return " with ".join(
+            (self.path or "an answer", *filter(None, [" and ".join(filter(None, (status, header)))]))
+        )
+
+    def reached(self, path: str, status: int, *, shown: bool) -> bool:
+        """Whether an answer for `path` is one; `shown`: it has the header."""
+        low, high = self.status or (100, 399)
+        here = self.path is None or path.rstrip("/") == self.path.rstrip("/")
+        return here and low <= status <= high and (self.header is None or shown)
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """Give the new version a fixed share of the users until a person says which version is better.
+
+    `who`: who takes part, None: everybody; the others stay with the old version. `sticky`: by what a user is known,
+    ``cookie`` or ``header:NAME``. `goal`: what users of the better version reach more often. After `most` without a
+    word the old version is gone back to.
+    """
+
+    goal: Goal
+    share: Share = Fraction(1, 2)
+    sticky: str = "cookie"
+    who: Who | None = None
+    most: timedelta = timedelta(days=14)
+    keep: timedelta = timedelta(minutes=10)
+    name: Literal["experiment"] = "experiment"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where there is nothing to compare."""
+        if not NOTHING < self.share < ALL:
+            raise ValueError("the share of an experiment must be above 0% and below 100%")
+
+
+How = Rolling | InPlace | BlueGreen | Canary | Experiment
 """How a new version may come."""
+
+
+def later(how: How) -> How:
+    """How a restart, and a way back long after, go where a version came by `how`: an experiment is done with."""
+    return Rolling() if isinstance(how, Experiment) else how
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,5 +267,5 @@ def _room(strategy: How, new: int, old: int) -> int:
             return new + old if keep else max(new, old) + surge
         case InPlace():
             return max(new, old)
-        case BlueGreen() | Canary():
+        case BlueGreen() | Canary() | Experiment():
             return new + old

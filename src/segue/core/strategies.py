@@ -14,7 +14,19 @@ from fractions import Fraction
 from itertools import chain, islice, repeat
 
 from segue.core.demand import Demand
-from segue.core.release import ALL, BlueGreen, Canary, InPlace, Release, Return, Revision, Rolling, Side, Strategy
+from segue.core.release import (
+    ALL,
+    BlueGreen,
+    Canary,
+    Experiment,
+    InPlace,
+    Release,
+    Return,
+    Revision,
+    Rolling,
+    Side,
+    Strategy,
+)
 from segue.core.steps import Check, Gate, Hold, Judge, Plan, Proof, Run, Scale, Shift, Silence, Step, percent
 
 
@@ -36,6 +48,8 @@ def _forward(r: Release, at: Demand) -> Iterator[Step]:
             yield from blue_green(r, r.old, options)
         case Canary() as options:
             yield from canary(r, r.old, options)
+        case Experiment() as options:
+            yield from experiment(r, r.old, options)
         case Return():
             yield from _return(r, r.old, at)
 
@@ -88,6 +102,20 @@ def canary(r: Release, old: Side, options: Canary) -> Iterator[Step]:
         there, gate = count, Gate.THEN
         if options.approve == "manual" and share in options.steps:
             yield Hold(f"approve more than {percent(share)} for {r.new.revision}")
+    if r.new.size > there:
+        yield from _start(r.new, r.new.size)
+    yield Shift.to({r.new.revision: ALL})
+    if not options.keep:
+        yield Scale(old.revision, 0)
+
+
+def experiment(r: Release, old: Side, options: Experiment) -> Iterator[Step]:
+    """Give the new version a fixed share of the users until a person says which version is better."""
+    yield from _prepare(r)
+    there = r.new.carrying(options.share)
+    yield from _start(r.new, there)
+    yield _split(old, r.new, options.share)
+    yield Hold(f"is {r.new.revision} better than {old.revision}? `segue experiment` says what is known")
     if r.new.size > there:
         yield from _start(r.new, r.new.size)
     yield Shift.to({r.new.revision: ALL})
@@ -173,7 +201,7 @@ def _pace(strategy: Strategy) -> tuple[int, int]:
             return batch, surge
         case InPlace(batch=batch):
             return batch, 0
-        case BlueGreen() | Canary():
+        case BlueGreen() | Canary() | Experiment():
             return 1, 1
 
 

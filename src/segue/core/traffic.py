@@ -8,7 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import NewType
 
-from segue.core.release import NOTHING, Revision, Share
+from segue.core.release import NOTHING, Experiment, Revision, Share
 
 VersionId = NewType("VersionId", str)
 """The name of one revision among those of all services, such as ``shop-v1.2``: service, revision."""
@@ -140,7 +140,8 @@ class ServiceTable:
     has not answered within `patience` is sent to the others as well. With `sticky` a user stays on one version
     while the shares grow one way. `replays`: how many requests at a time may be sent to the others because the
     version on trial failed them; what it failed beyond that its users see. None: no bound. `certificate`: what users
-    are shown, where the route has TLS.
+    are shown, where the route has TLS. `experiment`: those who take part are divided, and their visits written down;
+    who does not is given the other version, and is no evidence.
     """
 
     service: str
@@ -152,6 +153,7 @@ class ServiceTable:
     preview: Preview | None = None
     replays: int | None = None
     certificate: Certificate | None = None
+    experiment: Experiment | None = None
 
 
 @dataclass(frozen=True, slots=True)

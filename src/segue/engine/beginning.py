@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from segue.core import simulate, strategies
 from segue.core.demand import Demand
-from segue.core.release import ALL, How, Release, Return, Revision, Side, Strategy, version_of
+from segue.core.release import ALL, How, Release, Return, Revision, Side, Strategy, later, version_of
 from segue.engine.clock import Clock
 from segue.engine.journal import Journal
 from segue.engine.life import Life
@@ -62,7 +62,7 @@ class Beginning:
             raise Refused(f"the plan is not safe: {found[0]}", next="segue plan")
         service = self._life.record
         if order is not None:
-            how = HOW.dump_python(order.strategy, mode="json")
+            how = HOW.dump_python(later(order.strategy), mode="json")
             route = service.route if service.stable else order.route
             service = replace(service, strategy=how, retain=order.retain, route=route)
         old = release.old.revision if release.old else None

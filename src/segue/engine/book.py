@@ -118,7 +118,7 @@ class Book:
         person = self.record.person
         if person.asked is None or person.step != number or person.since is None:
             since = self._clock.now()
-            until = since + self.record.judging.approve_within
+            until = since + self.record.answered_within
             with self.together():
                 self._put(asked=question, step=number, since=since)
                 self.tell("holding", step=number, text=question, until=until.isoformat())

@@ -219,8 +219,9 @@ def _asked(told: Told) -> str:
 def _held(told: Told, event: Event) -> Decision:
     number, question = event.body["step"], event.body["text"]
     judged = any(s.way == "there" and s.number == number and isinstance(s.step, Judge) for s in told.steps)
-    within = words.clock(told.record.judging.approve_within.total_seconds())
-    why = words.because(question, judged), f"Without an answer within {within} it goes back (approve_within)."
+    within = words.clock(told.record.answered_within.total_seconds())
+    setting = "most" if told.record.strategy == "experiment" else "approve_within"
+    why = words.because(question, judged), f"Without an answer within {within} it goes back ({setting})."
     return Decision(event.at, "held", f"a person was asked: {question}", why)
 
 

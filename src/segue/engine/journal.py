@@ -2,16 +2,16 @@
 
 Rule 1: what must not be half-known is one transaction: a step's end and the turning back it causes, a
 decision and the demand that follows from it.
-Rule 2: events and samples are for people and statistics; they lie in a second file that is synced less often.
+Rule 2: events and samples are for people and statistics; they lie in a second file (`told.py`) that is synced less
+often.
 Rule 3: only the control plane that holds the home's lock opens the journal.
 Rule 4: what came later is told by the order of rows and not by the time of day: the machine's clock may be set.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
@@ -25,9 +25,7 @@ from segue.core.release import Revision
 from segue.core.steps import Plan
 from segue.engine import rows
 from segue.engine.clock import Clock
-from segue.engine.database import Database
 from segue.engine.records import (
-    Event,
     IntentRecord,
     Parting,
     RolloutRecord,
@@ -35,21 +33,19 @@ from segue.engine.records import (
     StepRecord,
     VersionRecord,
 )
+from segue.engine.told import Told
 from segue.ports import Intent
 
 REPEATED_WITHIN = timedelta(days=7)
 """So long the same request is given the same answer."""
 
 
-class Journal:
+class Journal(Told):
     """The journal of one home. Its methods are synchronous: when they return, it is written down."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        self._clock = clock
-        self._followers: dict[asyncio.Event, tuple[str | None, str | None]] = {}
-        self._told: list[tuple[str | None, str | None]] = []
+        super().__init__(folder, clock)
         self._services: dict[str, ServiceRecord] = {}
-        self._db = Database(folder, rows.SCHEMA, clock, self._wake, rows.ADDED)
 
     @property
     def disk_full(self) -> bool:
@@ -231,88 +227,7 @@ class Journal:
         found = self._db.all("SELECT * FROM intent WHERE service = ? ORDER BY rowid", service)
         return [rows.read_intent(row) for row in found]
 
-    # What people are told, and what the judge has seen
-
-    def tell(self, event: str, *, service: str | None = None, rollout: str | None = None, **body: Any) -> None:
-        """Tell clients that something happened."""
-        self._told.append((rollout, service))
-        self._db.put(
-            "told.event",
-            {
-                "at": self._clock.now().isoformat(),
-                "event": event,
-                "service": service,
-                "rollout": rollout,
-                "body": json.dumps(body),
-            },
-        )
-
-    def events(self, after: int = 0, *, rollout: str | None = None, service: str | None = None) -> list[Event]:
-        """Events after the one numbered `after`, in order."""
-        named = {"rollout": rollout, "service": service}
-        wanted = {column: value for column, value in named.items() if value is not None}
-        of = "".join(f" AND {column} = ?" for column in wanted)
-        sql = f"SELECT * FROM told.event WHERE seq > ?{of} ORDER BY seq LIMIT 1000"
-        return [rows.read_event(row) for row in self._db.all(sql, after, *wanted.values())]
-
-    def all_events(self, rollout: str) -> Iterator[Event]:
-        """Every event of `rollout`, in order."""
-        after = 0
-        while found := self.events(after, rollout=rollout):
-            yield from found
-            after = found[-1].seq
-
-    async def follow(
-        self, after: int = 0, *, rollout: str | None = None, service: str | None = None
-    ) -> AsyncIterator[Event]:
-        """Events after the one numbered `after`, and then all that come, for ever."""
-        news = asyncio.Event()
-        self._followers[news] = rollout, service
-        try:
-            while True:
-                news.clear()
-                found = self.events(after, rollout=rollout, service=service)
-                for event in found:
-                    after = event.seq
-                    yield event
-                if not found:
-                    await news.wait()
-        finally:
-            del self._followers[news]
-
-    def _wake(self) -> None:
-        """Wake those who follow what was told: a hundred rollouts have a hundred followers."""
-        told, self._told = self._told, []
-        for news, (rollout, service) in self._followers.items():
-            if any(rollout in (None, its_rollout) and service in (None, whose) for its_rollout, whose in told):
-                news.set()
-
-    def last_seq(self) -> int:
-        """The number of the newest event."""
-        return int(self._db.all("SELECT coalesce(max(seq), 0) AS seq FROM told.event")[0]["seq"])
-
-    def put_ledger(self, rollout: str, document: dict[str, Any]) -> None:
-        """Write down what has been counted for a rollout so far."""
-        self._db.put("told.ledger", {"rollout": rollout, "body": json.dumps(document)})
-
-    def ledger(self, rollout: str) -> dict[str, Any] | None:
-        """What has been counted for a rollout."""
-        found = self._db.all("SELECT body FROM told.ledger WHERE rollout = ?", rollout)
-        return json.loads(found[0]["body"]) if found else None
-
-    def put_poll(self, rollout: str, document: dict[str, Any]) -> None:
-        """Write down what was counted since the last look, so that it can be judged again after a crash."""
-        self._db.put("told.poll", {"rollout": rollout, "body": json.dumps(document)})
-
-    def polls(self, rollout: str) -> list[dict[str, Any]]:
-        """What was counted for a rollout, look by look."""
-        found = self._db.all("SELECT body FROM told.poll WHERE rollout = ? ORDER BY seq", rollout)
-        return [json.loads(row["body"]) for row in found]
-
-    def drop_polls(self, rollouts: Sequence[str]) -> None:
-        """Forget the single looks of old rollouts; their ledgers stay."""
-        for rollout in rollouts:
-            self._db.write("DELETE FROM told.poll WHERE rollout = ?", (rollout,))
+    # Values
 
     def remember(self, key: str, value: str) -> None:
         """Write a value down under `key`, in place of the one that was there before."""

@@ -112,7 +112,9 @@ class Life:
         newest = self._journal.rollouts(self.name, 1)
         kept |= {version_of(rollout.new) for rollout in newest if rollout.new}
         await self.catalog.forget_all_but(kept)
-        self._journal.drop_polls([old.id for old in self._journal.rollouts(self.name, 2 * KEPT_POLLS)[KEPT_POLLS:]])
+        recent = self._journal.rollouts(self.name, 2 * KEPT_POLLS)
+        self._journal.conclude([rollout.id for rollout in recent if rollout.ended])
+        self._journal.drop_polls([rollout.id for rollout in recent[KEPT_POLLS:]])
 
     def bury(self, dead: Sequence[IntentRecord], runner: Runner | None = None) -> None:
         """Forget instances that are dead: at once, or when `runner` has turned back because of them."""

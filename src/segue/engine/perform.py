@@ -23,6 +23,7 @@ from segue.engine.records import RolloutRecord
 from segue.engine.setback import Setback
 from segue.engine.watch import Watch
 from segue.errors import RouterRefused
+from segue.judge import words
 
 T = TypeVar("T")
 
@@ -176,13 +177,13 @@ class Performer:
         """Return when a person let it pass. Raises Setback when nobody did in time."""
         book = self._book
         if not book.record.person.full and book.record.person.passed < number:
-            within = book.record.judging.approve_within
+            within = book.record.answered_within
             left = min(book.ask(number, question) + within - self._clock.now(), within)
 
             def passed() -> bool:
                 return book.record.person.full or book.record.person.passed >= number
 
-            nobody = f"nobody answered within {within.total_seconds():g} s: {question}"
+            nobody = f"nobody answered within {words.clock(within.total_seconds())}: {question}"
             await self.until(self._keeper.bell.until(passed), max(0.0, left.total_seconds()), late=nobody)
         return self._passed()
 

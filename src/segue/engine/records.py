@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from segue.core.demand import Demand
-from segue.core.release import Release, Return, Revision
+from segue.core.release import Experiment, Release, Return, Revision
 from segue.core.sources import Asked, Metric, Question
 from segue.core.steps import Plan, Step
 from segue.core.traffic import Ends, Route
@@ -176,6 +176,12 @@ class RolloutRecord:
         release = self.release
         tried = release is not None and release.old is not None and not isinstance(release.strategy, Return)
         return self.new if tried else None
+
+    @property
+    def answered_within(self) -> timedelta:
+        """How long a person is waited for. An experiment is nothing but waiting."""
+        strategy = self.release and self.release.strategy
+        return strategy.most if isinstance(strategy, Experiment) else self.judging.approve_within
 
     @property
     def way(self) -> str:

@@ -63,6 +63,10 @@ CREATE INDEX IF NOT EXISTS told.event_rollout ON event (rollout, seq);
 CREATE TABLE IF NOT EXISTS told.ledger (rollout TEXT PRIMARY KEY, body TEXT);
 CREATE TABLE IF NOT EXISTS told.poll (seq INTEGER PRIMARY KEY AUTOINCREMENT, rollout TEXT, body TEXT);
 CREATE INDEX IF NOT EXISTS told.poll_rollout ON poll (rollout, seq);
+CREATE TABLE IF NOT EXISTS told.visitor (
+    rollout TEXT, who BLOB, new INTEGER, reached INTEGER, PRIMARY KEY (rollout, who)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS told.experiment (
+    rollout TEXT PRIMARY KEY, new INTEGER, old INTEGER, reached_new INTEGER, reached_old INTEGER);
 """
 
 ADDED = (("service", "sealed"), ("rollout", "judging"), ("rollout", "person"), ("intent", "parting"))

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from segue.core import strategies
-from segue.core.release import BlueGreen, How, Return, Revision, Side, version_of
+from segue.core.release import BlueGreen, How, Return, Revision, Side, later, version_of
 from segue.engine.beginning import HOW, Beginning
 from segue.engine.certificates import Certificates, follow
 from segue.engine.clock import Clock
@@ -141,7 +141,7 @@ class Service:
         record, serving = self.record, self.record.stable
         if serving is None or version_of(serving) != order.version or order.route != record.route:
             return None
-        how = HOW.dump_python(order.strategy, mode="json")
+        how = HOW.dump_python(later(order.strategy), mode="json")
         self._journal.put_service(replace(record, strategy=how, retain=order.retain))
         if order.replicas != self.keeper.demand.count(serving):
             return self._scale(order.replicas, asker)

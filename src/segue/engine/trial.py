@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from segue.core.release import BlueGreen, Canary, Revision
+from segue.core.release import BlueGreen, Canary, Experiment, Revision
 from segue.core.traffic import Preview, ServiceTable, Sticky, is_loopback
 from segue.engine.records import RolloutRecord
 
@@ -26,12 +26,15 @@ class Trial:
     busy: int = 0
     sticky: Sticky | None = None
     preview: Preview | None = None
+    experiment: Experiment | None = None
 
     def of(self, rollout: RolloutRecord, token: Callable[[], str]) -> Trial:
         """The trial with what the strategy of `rollout` asks for. `token`: what a preview off loopback demands."""
         strategy = rollout.release and rollout.release.strategy
         if isinstance(strategy, Canary):
             return replace(self, sticky=_sticky(strategy.sticky))
+        if isinstance(strategy, Experiment):
+            return replace(self, sticky=_sticky(strategy.sticky), experiment=strategy)
         listen = strategy.preview if isinstance(strategy, BlueGreen) and rollout.turned is None else None
         secret = token() if listen and not is_loopback(listen) else None
         return replace(self, preview=Preview(listen, self.revision, secret) if listen else None)
@@ -47,6 +50,7 @@ class Trial:
             trial=self.revision,
             patience=self.patience,
             sticky=self.sticky,
+            experiment=self.experiment,
             preview=self.preview if self.preview and self.preview.revision in known else None,
             replays=None if others >= usual else others * max(AT_LEAST, self.busy),
         )

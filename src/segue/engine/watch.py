@@ -22,6 +22,7 @@ from segue.engine.journal import Journal
 from segue.engine.keeper import Keeper
 from segue.engine.ledger import Counts
 from segue.engine.member import State
+from segue.engine.people import People
 from segue.engine.recent import Recent
 from segue.engine.records import RolloutRecord
 from segue.engine.trial import PATIENCE
@@ -72,6 +73,7 @@ class Watch:
         self._worst: tuple[InstanceId, Matches] | None = None
         asked = rollout.judging.asked if rollout.trial else ()
         self._inquiry = Inquiry(asked, [sight.source(one) for one in asked], clock)
+        self._people = People(rollout, sight.evidence, journal)
         self._replay()
 
     def _replay(self) -> None:
@@ -123,6 +125,7 @@ class Watch:
                 self._journal.put_ledger(self.rollout.id, ledgers.encode(self.ledger))
             self._hear(samples)
             self._inquire()
+            await self._people.look()
 
     def _inquire(self) -> None:
         """Tell the judge what was answered since the last look, and ask what is to be asked now."""

@@ -4,7 +4,8 @@ Two logs are counted. `attempt`: one entry per attempt on an instance, by route,
 route says to which version the request was given, so first attempts and replays are told apart. `request`: one
 entry per user's request when it ends; the account. Rules of this file:
 
-* Only attempts of a version on its own routes are evidence: a replay's version was not chosen at random.
+* Only attempts of a version on its own routes are evidence: a replay's version was not chosen at random, and neither
+  was that of who takes no part in an experiment.
 * An attempt that was cancelled because the other one won is evidence of nothing. One whose user left before there
   was an answer has failed: of a version that hangs users see nothing else, and those of the old one leave as well.
   The log of attempts does not tell the two apart, that of requests does: its last attempt was at home.
@@ -15,15 +16,21 @@ entry per user's request when it ends; the account. Rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from segue.core.experiment import Visit
 from segue.core.release import Revision
 from segue.core.traffic import Backend, Books, InstanceId, Sample
+from segue.errors import RouterLost
+from segue.following import Follower
+from segue.routers.envoy.http import VISITS
 from segue.routers.envoy.names import CODE, RouteName, any_of, cluster_name, parse_tag, statistic
 from segue.routers.envoy.router import EnvoyRouter
+from segue.routers.envoy.visits import read
 from segue.together import Together
 
 TRIES = 5
@@ -90,6 +97,7 @@ class EnvoyEvidence:
     def __init__(self, router: EnvoyRouter) -> None:
         self._router = router
         self._sampled, self._logged = Together(self._sample), Together(self._read)
+        self._following: dict[str, Follower] = {}
 
     async def sample(self, service: str) -> Mapping[Revision, Sample]:
         """First attempts on each version since Envoy's start. Raises RouterLost.
@@ -105,13 +113,13 @@ class EnvoyEvidence:
         found = await self._router.stats(pattern, used=True)
         samples: defaultdict[str, dict[Revision, Sample]] = defaultdict(dict)
         for count in _counts(found.values):
-            if count.route is not None and count.at_home:
+            if count.route is not None and count.at_home and not count.route.aside:
                 of = samples[count.route.service]
                 of[count.revision] = _with(of.get(count.revision, Sample()), *_weight(count))
         for stat, buckets in found.histograms.items():
             timed = _TIMED.match(stat)
             route = timed and RouteName.parse(timed["route"])
-            if timed and route and timed["version"] == cluster_name(*route[:2]):
+            if timed and route and not route.aside and timed["version"] == cluster_name(*route[:2]):
                 revision, of = Revision(route.revision), samples[route.service]
                 of[revision] = _timed(of.get(revision, Sample()), buckets)
         return samples
@@ -129,6 +137,21 @@ class EnvoyEvidence:
                 before = samples.get(count.instance, Sample())
                 samples[count.instance] = _with(before, *_weight(count))
         return samples
+
+    async def visits(self, service: str) -> Sequence[Visit]:
+        """What came since the last call of the visits of who takes part in the service's experiment.
+
+        Raises RouterLost where the file cannot be read; nothing of it is skipped.
+        """
+        table = self._router.table.services.get(service)
+        if table is None or table.experiment is None:
+            self._following.pop(service, None)
+            return ()
+        follower = self._following.setdefault(service, Follower.from_the_start(self._router.folder / VISITS))
+        try:
+            return await asyncio.to_thread(lambda: list(read(follower.news(), service, table.trial)))
+        except OSError as error:
+            raise RouterLost(f"{VISITS} cannot be read: {error.strerror}") from error
 
     async def books(self, service: str) -> Books:
         """The account of the service's requests since Envoy's start. Raises RouterLost."""

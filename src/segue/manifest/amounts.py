@@ -151,6 +151,24 @@ def sticky(value: object) -> str:
     raise Wrong(f"{shown(value)} is unknown", nearest=None if colon else nearest(said, ("none", "cookie")))
 
 
+def known(value: object) -> str:
+    """By what a user is known: ``cookie``, or ``header:`` and a header's name."""
+    said = sticky(value)
+    if said == "none":
+        raise Wrong("a user who is not known cannot stay on one version", nearest="cookie")
+    return said
+
+
+def header(value: object) -> str:
+    """The name of a header."""
+    said = text(value)
+    if not _TOKEN.fullmatch(said):
+        raise Wrong(
+            f"{shown(value)} is not a header's name", nearest=said.strip() if _TOKEN.fullmatch(said.strip()) else None
+        )
+    return said
+
+
 def pattern(value: object) -> str:
     """A regular expression that some lines match and others do not."""
     said = text(value)

@@ -92,6 +92,8 @@ Real = Annotated[float, Kind(asking.number, "a number such as 0.05", json=core_s
 Worse = Annotated[Literal["higher", "lower"], one_of("higher", "lower")]
 Per = Annotated[Literal["share", "version"], one_of("share", "version")]
 Sticky = Annotated[str, Kind(amounts.sticky, "none, cookie or header:NAME")]
+Known = Annotated[str, Kind(amounts.known, "cookie or header:NAME")]
+HeaderName = Annotated[str, Kind(amounts.header, "the name of a header, such as X-Country")]
 Approval = Annotated[Literal["auto", "manual"], one_of("auto", "manual")]
 Capacity = Annotated[Literal["proportional", "full"], one_of("proportional", "full")]
 Course = Annotated[Literal["continue", "hold", "rollback"], one_of("continue", "hold", "rollback")]

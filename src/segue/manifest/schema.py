@@ -274,8 +274,8 @@ class Manifest(Section):
         try:
             how = self.strategy.core(strategy)
         except Wrong as exc:
-            known = f"expected one of {', '.join(STRATEGIES)}"
-            raise Usage(f"{exc.problem}; {known}", next="segue deploy --strategy rolling") from exc
+            expected = exc.expected or f"one of {', '.join(STRATEGIES)}"
+            raise Usage(f"{exc.problem}; expected {expected}", next="segue deploy --strategy rolling") from exc
         if wrong := self._against(how):
             raise Usage(f"{wrong.problem}; expected {wrong.expected}", next="segue deploy")
         return how

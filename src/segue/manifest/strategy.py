@@ -8,7 +8,7 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import Annotated, Any, Self
 
-from pydantic import model_validator
+from pydantic import create_model, model_validator
 
 from segue.core import release
 from segue.manifest import values
@@ -18,24 +18,26 @@ from segue.manifest.kinds import (
     Capacity,
     Count,
     Duration,
+    HeaderName,
     Kind,
+    Known,
     Listen,
     Many,
     Rest,
+    RoutePath,
     Section,
     Share,
     SomeTime,
+    Statuses,
     Sticky,
+    Text,
 )
 from segue.manifest.values import Wrong
 
-STRATEGIES = ("rolling", "in_place", "blue_green", "canary")
+STRATEGIES = ("rolling", "in_place", "blue_green", "canary", "experiment")
 HOW = f"one of {', '.join(STRATEGIES)}, or a mapping with options"
 
-LATER = (
-    *("route.proxies", "run.container", "run.ssh"),
-    *("strategy.experiment", "notify"),
-)
+LATER = ("route.proxies", "run.container", "run.ssh", "notify")
 """Keys of Segue's manifest that this version does not support yet."""
 
 
@@ -161,16 +163,80 @@ class Canary(Section):
         )
 
 
+_VALUES = "a list of texts such as [KR, JP]"
+
+
+class _Who(Section):
+    """Who takes part in an experiment."""
+
+    header: HeaderName
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not getattr(self, "in"):
+            raise Wrong("nobody would take part", expected=_VALUES, at=("in",))
+        return self
+
+    def core(self) -> release.Who:
+        """Those who take part."""
+        return release.Who(self.header, getattr(self, "in"))
+
+
+# A field of a class cannot be called `in`.
+Who = create_model("Who", __base__=_Who, **{"in": (Annotated[tuple[Text, ...], Many(_VALUES)], ...)})  # type: ignore[call-overload]
+
+
+class Goal(Section):
+    """What users of the better version reach more often."""
+
+    path: RoutePath | None = None
+    status: Statuses | None = None
+    header: HeaderName | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.path is None and self.status is None and self.header is None:
+            raise Wrong("no goal is named", expected="a path, a status or a header, such as {path: /thanks}")
+        return self
+
+    def core(self) -> release.Goal:
+        """The goal."""
+        return release.Goal(self.path, self.status, self.header)
+
+
+class Experiment(Section):
+    """The options of `experiment`."""
+
+    share: Share = Fraction(1, 2)
+    sticky: Known = "cookie"
+    who: Who | None = None  # type: ignore[valid-type]
+    goal: Goal
+    most: SomeTime = timedelta(days=14)
+    keep: Duration = timedelta(minutes=10)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.share >= 1:
+            raise Wrong("nobody would be left to compare with", expected="a share below 100%", at=("share",))
+        return self
+
+    def core(self) -> release.Experiment:
+        """The strategy with these options."""
+        who = self.who.core() if self.who else None
+        return release.Experiment(self.goal.core(), self.share, self.sticky, who, self.most, self.keep)
+
+
 def _strategy_name(value: object) -> str:
     name = values.text(value)
-    if f"strategy.{name}" in LATER:
-        raise Wrong(f"the strategy `{name}` is not in this version of Segue yet")
     if name not in STRATEGIES:
         raise Wrong(f"unknown strategy {values.shown(name)}", nearest=values.nearest(name, STRATEGIES))
     return name
 
 
 StrategyName = Annotated[str, Kind(_strategy_name, f"one of {', '.join(STRATEGIES)}")]
+
+
+_GOAL = "`strategy: {experiment: {goal: {path: /thanks}}}`, with a goal of yours"
 
 
 class Strategy(Section):
@@ -181,6 +247,7 @@ class Strategy(Section):
     in_place: InPlace | None = None
     blue_green: BlueGreen | None = None
     canary: Canary | None = None
+    experiment: Experiment | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -198,6 +265,11 @@ class Strategy(Section):
             )
         return {"use": named[0], **value} if named else value
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        self.core()
+        return self
+
     def core(self, name: str | None = None) -> release.How:
         """The strategy `name`, else the one in `use`, with the options given for it. Raises Wrong."""
         match _strategy_name(name or self.use):
@@ -207,4 +279,8 @@ class Strategy(Section):
                 return (self.blue_green or BlueGreen()).core()
             case "canary":
                 return (self.canary or Canary()).core()
+            case "experiment":
+                if self.experiment is None:
+                    raise Wrong("an experiment needs a goal", expected=_GOAL)
+                return self.experiment.core()
         return (self.rolling or Rolling()).core()

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 
 from segue.core.traffic import InstanceId, VersionId, copied
 from segue.errors import SegueError
+from segue.following import Follower, inode, rotated, size_of, text_of
 
 _BLOCK = 64 * 1024
 
@@ -40,12 +41,12 @@ class Logs:
     def tail(self, name: str, lines: int) -> tuple[str, ...]:
         """The last `lines` lines, over rotations, with the one that is not yet whole."""
         file = self.file(name)
-        return self._tail(file, _size(file), lines)
+        return self._tail(file, size_of(file), lines)
 
     async def read(self, name: str, lines: int, follow: bool) -> AsyncIterator[str]:
         """The last `lines` lines, and with `follow` all that come, each when it is whole."""
         file = self.file(name)
-        reader = _Follower(file, _end_of_lines(file) if follow else _size(file), _inode(_rotated(file, 1)))
+        reader = Follower(file, _end_of_lines(file) if follow else size_of(file), inode(rotated(file, 1)))
         for line in self._tail(file, reader.position, lines):
             yield line
         while follow:
@@ -63,7 +64,7 @@ class Logs:
     async def rotate(self) -> None:
         """Rotate every log that has grown beyond the limit. Raises SegueError where the disk does not let us."""
         for file in self.folder.glob("*.log"):
-            if _size(file) > self.limit:
+            if size_of(file) > self.limit:
                 try:
                     await asyncio.to_thread(self._rotate, file)
                 except OSError as error:
@@ -84,71 +85,19 @@ class Logs:
         draft.rename(parts[1])
 
     def _parts(self, file: Path) -> list[Path]:
-        return [file, *(_rotated(file, number) for number in range(1, self.keep + 1))]
+        return [file, *(rotated(file, number) for number in range(1, self.keep + 1))]
 
     def _tail(self, file: Path, end: int, lines: int) -> tuple[str, ...]:
         found: list[bytes] = []
         for part in self._parts(file):
             if len(found) < lines:
-                found[:0] = _last_lines(part, end if part == file else _size(part), lines - len(found))
-        return tuple(_text(line) for line in found)
-
-
-@dataclass(slots=True)
-class _Follower:
-    """A reader of a log that grows and is rotated. `generation` changes with a rotation."""
-
-    file: Path
-    position: int
-    generation: int | None
-    rest: bytes = b""
-
-    def news(self) -> list[str]:
-        """The lines that have become whole since the last look."""
-        *whole, self.rest = (self.rest + self._read()).split(b"\n")
-        return [_text(line) for line in whole]
-
-    def _read(self) -> bytes:
-        last = _rotated(self.file, 1)
-        missed = b""
-        if (generation := _inode(last)) != self.generation:
-            missed = _from(last, self.position)
-            self.generation, self.position = generation, 0
-        new = _from(self.file, self.position)
-        self.position += len(new)
-        return missed + new
-
-
-def _rotated(file: Path, number: int) -> Path:
-    return file.with_name(f"{file.name}.{number}")
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _inode(file: Path) -> int | None:
-    try:
-        return file.stat().st_ino
-    except FileNotFoundError:
-        return None
-
-
-def _from(file: Path, position: int) -> bytes:
-    try:
-        with file.open("rb") as source:
-            source.seek(position)
-            return source.read()
-    except FileNotFoundError:
-        return b""
+                found[:0] = _last_lines(part, end if part == file else size_of(part), lines - len(found))
+        return tuple(text_of(line) for line in found)
 
 
 def _end_of_lines(file: Path) -> int:
     """Where the last whole line ends."""
-    size = _size(file)
+    size = size_of(file)
     last = _last_lines(file, size, 1)
     return size - len(last[0]) if last and not last[0].endswith(b"\n") else size
 
@@ -165,7 +114,3 @@ def _last_lines(file: Path, end: int, count: int) -> list[bytes]:
             source.seek(start)
             text = source.read(size) + text
     return text.splitlines(keepends=True)[-count:]
-
-
-def _text(line: bytes) -> str:
-    return line.decode(errors="replace").rstrip("\r\n")

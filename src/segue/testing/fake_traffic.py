@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from math import erf, log
 
+from segue.core.experiment import Visit
 from segue.core.release import Revision
 from segue.core.traffic import Backend, Books, InstanceId, Sample, ServiceTable, Traffic
 from segue.engine.clock import Clock
@@ -57,11 +58,14 @@ class _Part:
 class FakeEvidence:
     """What is observed: the traffic that a test lets flow, split as the router's confirmed tables say.
 
-    `slower`: how many times as long a revision's answers take as usual.
+    `slower`: how many times as long a revision's answers take as usual. `reaching`: the part of a revision's users
+    who reach an experiment's goal.
     """
 
     def __init__(self, clock: Clock, router: FakeRouter, record: Record) -> None:
         self.slower: dict[str, float] = {}
+        self.reaching: dict[str, float] = {}
+        self._visited: Counter[Revision] = Counter()
         self._clock, self._router, self._record = clock, router, record
         self._flows: defaultdict[str, list[_Flow]] = defaultdict(list)
         self._since = clock.monotonic()
@@ -108,6 +112,27 @@ class FakeEvidence:
             unserved = int(sum(seconds * Fraction(flow.rate) for seconds, flow, table in self._closed(service)))
             total = sum(answered.values()) + sum(failed.values()) + shielded + unserved
             return Books(total=total, answered=answered, failed=failed, shielded=shielded, unserved=unserved)
+
+    async def visits(self, service: str) -> Sequence[Visit]:
+        """Every request is the first of its user; of each version's users a part reaches the goal with it."""
+        table = self._router.table.services.get(service)
+        if table is None or table.experiment is None:
+            return ()
+        counts: defaultdict[Revision, Fraction] = defaultdict(Fraction)
+        for seconds, flow, then in self._stretches(service):
+            for backend in then.backends if then.experiment else ():
+                counts[backend.revision] += seconds * Fraction(flow.rate) * backend.share
+        return [visit for version, count in counts.items() for visit in self._came(version, int(count), table)]
+
+    def _came(self, version: Revision, count: int, table: ServiceTable) -> Iterator[Visit]:
+        """The visits of the users of `version` up to the `count`-th who was not told of before."""
+        assert table.experiment is not None
+        goal, part = table.experiment.goal, Fraction(self.reaching.get(version, 0))
+        for number in range(self._visited[version], count):
+            reaches = int((number + 1) * part) > int(number * part)
+            path, status = (goal.path or "/", (goal.status or (200, 200))[0]) if reaches else ("/", 200)
+            yield Visit(self._clock.now().timestamp(), version, f"{version}-{number}", path, status, reaches)
+        self._visited[version] = max(self._visited[version], count)
 
     def _counted(self, service: str) -> Mapping[Revision, _Count]:
         counts: defaultdict[Revision, _Count] = defaultdict(_Count)

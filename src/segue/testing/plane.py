@@ -169,3 +169,4 @@ STRATEGIES = (
     BlueGreen(judge=timedelta(seconds=20), keep=timedelta(0)),
     Canary(least=timedelta(seconds=5), most=timedelta(minutes=5), keep=timedelta(minutes=1)),
 )
+"""Every strategy that ends by itself."""

@@ -9,7 +9,7 @@ from math import inf
 from random import Random
 from typing import Any
 
-from segue.core.release import BlueGreen, Canary, How, InPlace, Rolling
+from segue.core.release import BlueGreen, Canary, Experiment, Goal, How, InPlace, Rolling
 from segue.core.version import Health, Stop
 from segue.engine.orders import Order
 from segue.engine.records import Hooks, Judging
@@ -60,9 +60,9 @@ class Deployment:
     def sound(self) -> bool:
         """Whether it must be promoted, if nothing else happens."""
         good = self.behaviours == (Behaviour(),) and not self.failing and (self.hook is None or not self.hook.status)
-        return (
-            good and not self.words and self.wait is None and getattr(self.order.strategy, "approve", "") != "manual"
-        )
+        how = self.order.strategy
+        asks = isinstance(how, Experiment) or getattr(how, "approve", "") == "manual"
+        return good and not self.words and self.wait is None and not asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,7 @@ def _strategy(rng: Random) -> How:
         InPlace(first_judge=first, judge=judge, batch=batch),
         BlueGreen(judge=first, keep=keep, approve=approve),  # type: ignore[arg-type]
         Canary(ladder, holdback=Fraction(rng.randint(0, 1), 20), capacity=rng.choice(_CAPACITY), **canary),  # type: ignore[arg-type]
+        Experiment(Goal("/thanks"), Fraction(1, rng.choice((2, 4))), most=timedelta(seconds=30), keep=keep),
     )
     return rng.choice(found)
 

@@ -1,8 +1,7 @@
 """The access log: which requests are written down, and what becomes of the file.
 
 Rules of this file:
-* The logger is a part of every listener for good. A route says whether its requests are written: it switches a
-  filter on that marks them when they begin, and the logger writes those that are marked.
+* A route says whether its requests are written: it marks them when they begin (`marks.py`).
 * Chance is the end of a request's identity, which no user chooses. Its beginning tells which version a new user is
   given: were the log to look there as well, it would have the requests of one version and not of the other.
 * Envoy holds the file open and only ever appends. It is rotated by giving it another name and having Envoy open the
@@ -14,63 +13,37 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+from segue.following import rotated, size_of
 from segue.routers.envoy import sticky
 from segue.routers.envoy.admin import Admin
-from segue.routers.envoy.http import ACCESS_LOG, MARK, MARKING, Document
-from segue.routers.envoy.names import RouteName
+from segue.routers.envoy.http import ACCESS_LOG, VISITS, Document
+from segue.routers.envoy.marks import marked, noted
 
 EVERY = 10.0
 """Seconds between two looks at the file."""
 LONGEST = 64 * 1024 * 1024
-"""Bytes that it may have before it is rotated."""
+"""Bytes that it may have before it is rotated, and the file of an experiment's visits."""
 KEPT = 2
-"""How many rotated ones stay."""
+"""How many rotated ones stay. Of an experiment's visits, which are read at once, one does."""
 
 
 def written(route: Document, share: Fraction) -> Document:
     """`route`, with `share` of its requests written down as those of its service and of its version."""
-    name = RouteName.parse(route["name"])
-    if name is None or not share:
+    if not share:
         return route
-    of = {"service": name.service, **({"version": name.revision} if name.revision else {})}
-    marked = {"metadata_namespace": "segue", "key": "written", **_mark(share)}
-    rules = [{"header": "x-request-id", "on_header_present": marked}]
-    return {
-        **route,
-        "metadata": {"filter_metadata": {"segue": of}},
-        "typed_per_filter_config": {
-            **route.get("typed_per_filter_config", {}),
-            MARK: {"@type": MARKING, "request_rules": rules},
-        },
-    }
-
-
-def _mark(share: Fraction) -> Document:
-    """``1`` for `share` of the requests, something else for the others."""
-    if share >= 1:
-        return {"value": "1"}
-    return {"regex_value_rewrite": {"pattern": {"regex": f"^.*{sticky.below(share)}$"}, "substitution": "1"}}
+    fits = None if share >= 1 else f"^.*{sticky.below(share)}$"
+    return marked(route, [noted("written", header="x-request-id", fits=fits)])
 
 
 async def rotate(folder: Path, admin: Admin) -> None:
-    """Rotate the file of the Envoy in `folder` if it is long. Raises RouterLost, OSError."""
-    file = folder / ACCESS_LOG
-    if _size(file) > LONGEST:
-        for number in range(KEPT, 1, -1):
-            newer = _rotated(file, number - 1)
-            if newer.exists():
-                newer.replace(_rotated(file, number))
-        file.replace(_rotated(file, 1))
-    if not file.exists():  # also when we ended, or it did not answer, the last time
+    """Rotate the files of the Envoy in `folder` that are long. Raises RouterLost, OSError."""
+    files = {folder / ACCESS_LOG: KEPT, folder / VISITS: 1}
+    for file, kept in files.items():
+        if size_of(file) > LONGEST:
+            for number in range(kept, 1, -1):
+                newer = rotated(file, number - 1)
+                if newer.exists():
+                    newer.replace(rotated(file, number))
+            file.replace(rotated(file, 1))
+    if not all(file.exists() for file in files):  # also when we ended, or it did not answer, the last time
         await admin.post("/reopen_logs")
-
-
-def _rotated(file: Path, number: int) -> Path:
-    return file.with_name(f"{file.name}.{number}")
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
-        return 0

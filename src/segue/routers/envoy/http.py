@@ -55,7 +55,7 @@ def manager(listen: str, routes: Document, *, counted: bool = True) -> Document:
             **EDGE,
             "http_filters": [_MARK, _BUFFER, end],
             "upgrade_configs": [{"upgrade_type": "websocket", "filters": [_MARK, _GOODBYES, end]}],
-            "access_log": [_request_log(listen), _upgrade_log(), _access_log()] if counted else [],
+            "access_log": [_request_log(listen), _upgrade_log(), *_FILES] if counted else [],
         },
     }
 
@@ -119,16 +119,16 @@ def _upgrade_log() -> Document:
     return {**logger, "filter": {"status_code_filter": {"comparison": upgraded}}}
 
 
-def _access_log() -> Document:
-    """One line of JSON per user's request when it ends, of those that are to be written down."""
-    written = {"filter": "segue", "path": [{"key": "written"}], "value": {"string_match": {"exact": "1"}}}
+def _file(mark: str, path: str, line: Document) -> Document:
+    """One line of JSON per user's request when it ends, of those that have this mark."""
+    written = {"filter": "segue", "path": [{"key": mark}], "value": {"string_match": {"exact": "1"}}}
     return {
         "name": "envoy.access_loggers.file",
         "filter": {"metadata_filter": {"matcher": written, "match_if_key_not_found": False}},
         "typed_config": {
             "@type": TYPE + "envoy.extensions.access_loggers.file.v3.FileAccessLog",
-            "path": ACCESS_LOG,
-            "log_format": {"json_format": _LINE},
+            "path": path,
+            "log_format": {"json_format": line},
         },
     }
 
@@ -177,6 +177,19 @@ _LINE = {
     "bytes_received": "%BYTES_RECEIVED%",
     "bytes_sent": "%BYTES_SENT%",
 }
+
+VISITS = "visits.log"
+"""The file for the visits of users who take part in an experiment, in the same folder."""
+# Of what users send nothing else is needed; they are told apart by what they are known by.
+_VISIT = {
+    **{key: _LINE[key] for key in ("time", "service", "status")},
+    "version": "%METADATA(ROUTE:segue:version)%",
+    "trial": "%METADATA(ROUTE:segue:trial)%",
+    "path": "%PATH(NQ:PATH)%",
+    "user": "%DYNAMIC_METADATA(segue:user)%",
+    "goal": "%DYNAMIC_METADATA(segue:goal)%",
+}
+_FILES = (_file("written", ACCESS_LOG, _LINE), _file("visit", VISITS, _VISIT))
 
 MARK = "segue.written"
 MARKING = TYPE + "envoy.extensions.filters.http.header_to_metadata.v3.Config"

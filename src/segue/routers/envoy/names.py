@@ -9,8 +9,11 @@ from typing import NamedTuple
 from segue.core.traffic import InstanceId
 from segue.routers.envoy.http import Document
 
-SAFE = ("safe", "read")
+SAFE = ("safe", "read", "aside-read")
 """Routes for the methods that may be repeated."""
+
+ASIDE = {"read": "aside-read", "all": "aside"}
+"""Routes of those who take no part in an experiment, by those of the ones who do: they are no evidence."""
 
 
 REDIRECT = "::redirect"
@@ -21,8 +24,8 @@ class RouteName(NamedTuple):
     """The name of a route as statistics show it. `kind`: whose requests it takes, and what becomes of one that fails.
 
     For the version on trial ``safe`` (methods: shielded) and ``other``, else ``read`` (safe methods: repeated if the
-    instance died) and ``all``; ``none``: nobody serves; ``preview``: not for users. Where users stay on their
-    version several routes have one name.
+    instance died) and ``all``, which begin with ``aside`` for those who take no part in an experiment; ``none``:
+    nobody serves; ``preview``: not for users. Where users stay on their version several routes have one name.
     """
 
     service: str
@@ -31,6 +34,11 @@ class RouteName(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.service}:{self.revision}:{self.kind}"
+
+    @property
+    def aside(self) -> bool:
+        """Whether it is for those who take no part in an experiment."""
+        return self.kind in ASIDE.values()
 
     @classmethod
     def parse(cls, name: str) -> RouteName | None:

@@ -20,7 +20,7 @@ import structlog
 
 from segue.core.traffic import Ends, InstanceId, Observed, RoutingTable
 from segue.errors import Refused, RouterLost, RouterRefused, SegueError
-from segue.routers.envoy import http, process
+from segue.routers.envoy import http, process, visits
 from segue.routers.envoy.admin import Statistics
 from segue.routers.envoy.ends import draining, ends, pattern
 from segue.routers.envoy.lasting import LastTable, next_epoch
@@ -53,7 +53,7 @@ class EnvoyRouter:
     """
 
     def __init__(self, folder: Path, *, concurrency: int | None = None, drain: int = process.DRAIN) -> None:
-        self._folder = folder
+        self.folder = folder
         self._proxy = Proxy(folder, concurrency, drain)
         self._server = ConfigServer()
         self._builder = Builder()
@@ -101,6 +101,8 @@ class EnvoyRouter:
             except RouterRefused:
                 await self._restore()
                 raise
+            if not any(of.experiment for of in table.services.values()):
+                visits.forget(self.folder)
             self._snapshot, self._table = target, table
             self._last.write(self._builder.services)
 
@@ -180,7 +182,7 @@ class EnvoyRouter:
     async def _open(self) -> None:
         """Answer Envoy from now on, and replace one that asks nobody by one that asks us."""
         if not self._server.serving:
-            await self._server.open(self._proxy.ads, next_epoch(self._folder))
+            await self._server.open(self._proxy.ads, next_epoch(self.folder))
         if self._proxy.is_static:
             await self._proxy.replace()
         await self._server.connected(lambda: self._proxy.running.node, CONNECTED_WITHIN)
@@ -263,8 +265,8 @@ class EnvoyRouter:
 
     def _barrier_address(self, name: str) -> http.Document:
         if sys.platform == "linux":
-            return {"pipe": {"path": f"@segue-{process.base_id(self._folder)}-{name}"}}
-        return {"pipe": {"path": str(process.sockets(self._folder) / f"{name}.sock")}}
+            return {"pipe": {"path": f"@segue-{process.base_id(self.folder)}-{name}"}}
+        return {"pipe": {"path": str(process.sockets(self.folder) / f"{name}.sock")}}
 
 
 def _warm(state: Mapping[str, int]) -> bool:

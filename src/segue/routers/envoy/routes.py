@@ -17,10 +17,10 @@ from itertools import accumulate
 
 from segue.core.release import NOTHING
 from segue.core.traffic import Backend, Route, ServiceTable
-from segue.routers.envoy import sticky
+from segue.routers.envoy import sticky, visits
 from segue.routers.envoy.access_log import written
 from segue.routers.envoy.http import BUFFER, TYPE, Document, duration
-from segue.routers.envoy.names import SAFE, RouteName, cluster_name, target_name
+from segue.routers.envoy.names import ASIDE, SAFE, RouteName, cluster_name, target_name
 
 MILLION = 1_000_000
 BODY_BUFFER = 4 * 1024 * 1024
@@ -95,9 +95,30 @@ def _divided(table: ServiceTable) -> Routes:
         return Routes([_nobody(table)])
     if table.sticky is None or len(parts) == 1 or parts[0].backend.revision != table.trial:
         return Routes([route for part in parts for route in _of(table, part.backend, _by_chance(part.limit))])
-    if table.sticky.header is None:
-        return Routes(list(_by_cookie(table, parts)))
-    return _by_header(table, parts, table.sticky.header)
+    if table.sticky.header is not None:
+        return _chosen(table, parts, table.sticky.header)
+    found, who = list(_by_cookie(table, parts)), table.experiment.who if table.experiment else None
+    if who is None:
+        return Routes(found)
+    takes_part = sticky.takes_part(who)
+    return Routes([*(_also_with(route, takes_part) for route in found), *_aside(table, parts[-1].backend)])
+
+
+def _chosen(table: ServiceTable, parts: Sequence[_Part], header: str) -> Routes:
+    """The routes where a matcher chooses the version by what users send in `header`; the others are everybody.
+
+    In an experiment everybody is who takes no part: who is not among those it is for, or sends no header.
+    """
+    experiment, choices = table.experiment, []
+    for part in parts:
+        routes = _of(table, part.backend, {})
+        whose = [] if part.limit is None else [sticky.hashed(header, part.limit, sticky.seed(table))]
+        if experiment:
+            routes = [visits.named(route, table, header) for route in routes]
+            whose += [sticky.sends(header), *([sticky.is_among(experiment.who)] if experiment.who else [])]
+        choices.append((whose, routes))
+    everybody = _aside(table, parts[-1].backend) if experiment else choices.pop()[1]
+    return Routes(everybody, tuple(Choice(sticky.all_of(whose), routes) for whose, routes in choices))
 
 
 def _parts(table: ServiceTable) -> list[_Part]:
@@ -114,22 +135,26 @@ def _by_chance(limit: Fraction | None) -> Document:
 
 def _by_cookie(table: ServiceTable, parts: Sequence[_Part]) -> Iterator[Document]:
     """First those who are known, then those who draw a number with this request and are told to keep it."""
+    cookie = sticky.Cookie.of(table)
     for part in parts:
-        yield from _of(table, part.backend, {"headers": [sticky.known(table.service, part.limit)]})
-    remember = sticky.remember(table.service, table.route)
+        for route in _of(table, part.backend, {"headers": [sticky.known(cookie, part.limit)]}):
+            yield visits.known(route, table, cookie.name) if table.experiment else route
     for part in parts:
         match = {} if part.limit is None else {"headers": [sticky.drawn(part.limit)]}
-        yield from (route | remember for route in _of(table, part.backend, match))
+        for route in _of(table, part.backend, match):
+            found = route | sticky.remember(cookie, table.route)
+            yield visits.drawn(found, table) if table.experiment else found
 
 
-def _by_header(table: ServiceTable, parts: Sequence[_Part], header: str) -> Routes:
-    *first, last = parts
-    choices = [
-        Choice(sticky.hashed(header, part.limit, f"{table.service}@{table.trial}"), _of(table, part.backend, {}))
-        for part in first
-        if part.limit is not None
-    ]
-    return Routes(_of(table, last.backend, {}), tuple(choices))
+def _aside(table: ServiceTable, backend: Backend) -> list[Document]:
+    """The routes of those who take no part in the experiment."""
+    return [{**route, "name": _set_aside(route["name"])} for route in _of(table, backend, {})]
+
+
+def _set_aside(name: str) -> str:
+    told = RouteName.parse(name)
+    assert told is not None
+    return str(told._replace(kind=ASIDE[told.kind]))
 
 
 def _of(table: ServiceTable, backend: Backend, match: Document) -> list[Document]:

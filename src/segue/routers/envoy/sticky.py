@@ -11,10 +11,13 @@ and the version on trial comes first, so its users stay its users while its shar
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from zlib import crc32
 
-from segue.core.traffic import Route
+from segue.core.release import Who
+from segue.core.traffic import Route, ServiceTable
 from segue.routers.envoy.http import TYPE, Document
 
 DAY = 86400
@@ -28,14 +31,33 @@ _REST = rf"[0-9a-f-]{{{36 - _DIGITS}}}"
 _NO_NUMBER = "x"
 
 
-def cookie_name(service: str) -> str:
-    """The cookie of a service: several may share a host."""
-    return f"segue-{service}"
+@dataclass(frozen=True, slots=True)
+class Cookie:
+    """The cookie called `name` that a browser keeps for so many `seconds`."""
+
+    name: str
+    seconds: int
+
+    @classmethod
+    def of(cls, table: ServiceTable) -> Cookie:
+        """The cookie of a service: several may share a host. For each experiment users are drawn anew."""
+        if table.experiment is None:
+            return cls(f"segue-{table.service}", DAY)
+        return cls(f"segue-{table.service}-{_salt(table):08x}", int(table.experiment.most.total_seconds()))
 
 
-def known(service: str, limit: Fraction | None) -> Document:
-    """Whether a user has a cookie with a number below `limit`; None: with any number."""
-    name, number = re.escape(cookie_name(service)), _ANY if limit is None else below(limit)
+def seed(table: ServiceTable) -> str:
+    """What users' numbers depend on beside what they send, where they are known by a header."""
+    return str(_salt(table))
+
+
+def _salt(table: ServiceTable) -> int:
+    return crc32(f"{table.service}@{table.trial}".encode())
+
+
+def known(cookie: Cookie, limit: Fraction | None) -> Document:
+    """Whether a user has the cookie with a number below `limit`; None: with any number."""
+    name, number = re.escape(cookie.name), _ANY if limit is None else below(limit)
     return _header("cookie", rf"(.*;\s*)?{name}={number}{_REST}(;.*)?")
 
 
@@ -44,12 +66,12 @@ def drawn(limit: Fraction) -> Document:
     return _header("x-request-id", f"{below(limit)}.*")
 
 
-def remember(service: str, route: Route) -> Document:
+def remember(cookie: Cookie, route: Route) -> Document:
     """What tells the user's browser the identity that was drawn."""
-    attributes = f"Path={route.path.rstrip('/') or '/'}; Max-Age={DAY}; HttpOnly; SameSite=Lax"
+    attributes = f"Path={route.path.rstrip('/') or '/'}; Max-Age={cookie.seconds}; HttpOnly; SameSite=Lax"
     attributes += "; Secure" if route.tls else ""
-    cookie = {"key": "set-cookie", "value": f"{cookie_name(service)}=%REQ(x-request-id)%; {attributes}"}
-    return {"response_headers_to_add": [{"header": cookie}]}
+    header = {"key": "set-cookie", "value": f"{cookie.name}=%REQ(x-request-id)%; {attributes}"}
+    return {"response_headers_to_add": [{"header": header}]}
 
 
 def below(limit: Fraction) -> str:
@@ -66,6 +88,34 @@ def below(limit: Fraction) -> str:
     return f"({'|'.join(smaller or [_NO_NUMBER])})"
 
 
+def takes_part(who: Who) -> Document:
+    """Whether a user is one of `who`: a match of routes."""
+    return _header(who.header.lower(), _among(who))
+
+
+def is_among(who: Who) -> Document:
+    """Whether a user is one of `who`: a predicate of a matcher."""
+    return _says(who.header, _among(who))
+
+
+def sends(header: str) -> Document:
+    """Whether a user sends `header`: a predicate of a matcher."""
+    return _says(header, ".+")
+
+
+def all_of(predicates: Sequence[Document]) -> Document:
+    """Whether all of these are true: a predicate of a matcher."""
+    return {"and_matcher": {"predicate": list(predicates)}} if len(predicates) > 1 else predicates[0]
+
+
+def _says(header: str, expression: str) -> Document:
+    return {"single_predicate": {"input": header_input(header), "value_match": regex(expression)}}
+
+
+def _among(who: Who) -> str:
+    return "|".join(map(re.escape, who.among))
+
+
 def hashed(header: str, limit: Fraction, seed: str) -> Document:
     """Whether the number of what a user sends in `header` is below `limit`: a predicate of a matcher.
 
@@ -75,18 +125,11 @@ def hashed(header: str, limit: Fraction, seed: str) -> Document:
         "@type": TYPE + "envoy.extensions.matching.input_matchers.consistent_hashing.v3.ConsistentHashing",
         "modulo": NUMBERS,
         "threshold": NUMBERS - round(limit * NUMBERS),  # true of what is not less
-        "seed": str(crc32(seed.encode())),
+        "seed": seed,
     }
-    source = header_input(header)
     hashing = {"name": "envoy.matching.matchers.consistent_hashing", "typed_config": config}
-    return {
-        "and_matcher": {
-            "predicate": [
-                {"single_predicate": {"input": source, "value_match": regex(".+")}},
-                {"single_predicate": {"input": source, "custom_match": hashing}},
-            ]
-        }
-    }
+    below = {"single_predicate": {"input": header_input(header), "custom_match": hashing}}
+    return all_of([sends(header), below])
 
 
 def header_input(name: str) -> Document:

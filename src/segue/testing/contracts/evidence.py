@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from fractions import Fraction
 from typing import Any, TypeVar
 
-from segue.core.release import ALL, Revision
+from segue.core.experiment import Visit
+from segue.core.release import ALL, Experiment, Goal, Revision
 from segue.core.traffic import Books, InstanceId, Sample
 from segue.ports import Evidence
 
@@ -34,7 +35,12 @@ class Stand(ABC):
 
     @abstractmethod
     async def route(
-        self, shares: Mapping[Revision, Fraction], *, trial: Revision | None = None, instances: int = 1
+        self,
+        shares: Mapping[Revision, Fraction],
+        *,
+        trial: Revision | None = None,
+        instances: int = 1,
+        experiment: Experiment | None = None,
     ) -> None:
         """Split the traffic so. A version in `trial` stands behind the shield. Each has so many `instances`."""
 
@@ -44,7 +50,7 @@ class Stand(ABC):
 
     @abstractmethod
     async def request(self, count: int) -> None:
-        """Let users send so many requests that are safe to repeat; return when they have been answered."""
+        """Let a user send so many requests for / that are safe to repeat; return when they have been answered."""
 
     @abstractmethod
     def run(self, story: Coroutine[Any, Any, T]) -> T:
@@ -230,5 +236,33 @@ class EvidenceContract:
             await _counted(stand, 10, 10)
             assert _numbers(await stand.evidence.sample("other")) == {}
             assert (await stand.evidence.books("other")).total == 0
+
+        stand.run(story())
+
+    def test_who_takes_part_in_an_experiment_is_told_of_once(self, stand: Stand) -> None:
+        async def story() -> None:
+            await stand.route({OLD: ALL})
+            await stand.request(3)
+            evidence, seen = stand.evidence, list[Visit]()
+            assert await evidence.visits("shop") == ()
+            await stand.route(HALVES, trial=NEW, experiment=Experiment(Goal("/")))
+            for _ in range(20):
+                await stand.request(1)
+
+            async def all_seen() -> bool:
+                seen.extend(await evidence.visits("shop"))
+                return len(seen) >= 20
+
+            async def found() -> object:
+                return seen
+
+            await until(all_seen, found)
+            assert len(seen) == len({visit.user for visit in seen}) == 20
+            assert {visit.version for visit in seen} == {OLD, NEW}
+            assert {(visit.path, visit.status) for visit in seen} == {("/", 200)}
+            assert not await evidence.visits("shop") and not await evidence.visits("other")
+            await stand.route({NEW: ALL})
+            await stand.request(3)
+            assert await evidence.visits("shop") == ()
 
         stand.run(story())
