@@ -64,13 +64,13 @@ class SystemClock:
 
 
 def pace(waited: timedelta) -> float:
-    """Seconds between two looks at what has lasted for `waited`: often at first, more seldom once it takes long.
+    """Seconds between two looks at what has lasted for `waited`: often at first, more seldom once it takes long."""
+    return 1.0 if waited < timedelta(minutes=10) else 5.0
 
-    An experiment of two weeks is looked at 45,000 times: all of it is heard again when a control plane begins.
-    """
-    if waited < timedelta(minutes=10):
-        return 1.0
-    return min(max(5.0, waited / timedelta(hours=1) * 5), 30.0)
+
+def lasts(waited: timedelta) -> bool:
+    """Whether what has lasted for `waited` is to be written down more seldom than it is looked at."""
+    return waited > timedelta(hours=1)
 
 
 async def wait_for(clock: Clock, awaitable: Awaitable[T], seconds: float) -> T:

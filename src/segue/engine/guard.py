@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from segue.engine.clock import Clock, pace, wait_for
+from segue.engine.clock import Clock, lasts, pace, wait_for
 from segue.engine.journal import Journal
 from segue.engine.life import Life
 from segue.engine.records import RolloutRecord
@@ -28,10 +28,10 @@ class Guard:
                 await self._life.keeper.bell.rung()
                 continue
             record, watch = kept
-            await watch.look(account=False)
+            waited = self._clock.now() - (record.decided or self._clock.now())
+            await watch.look(account=False, seldom=lasts(waited))
             with suppress(TimeoutError):  # an instance may be lost and back between two looks
                 spoken = self._life.keeper.bell.until(lambda: self._against() is not None)
-                waited = self._clock.now() - (record.decided or self._clock.now())
                 await wait_for(self._clock, spoken, pace(waited))
             if setback := self._against():
                 return setback

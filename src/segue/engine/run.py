@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from segue.core import strategies
@@ -19,7 +19,7 @@ from segue.core.release import NOTHING, Return, version_of
 from segue.core.steps import Plan, Run, Shift, decision
 from segue.core.verdict import Basis, Judgement
 from segue.engine.book import Book
-from segue.engine.clock import Clock, pace
+from segue.engine.clock import Clock, lasts, pace
 from segue.engine.journal import Journal
 from segue.engine.keeper import Keeper
 from segue.engine.perform import Performer, Work
@@ -149,7 +149,7 @@ class Runner:
     async def _look_out(self) -> None:
         """Count all the time; while a version is on trial, judge as well."""
         while True:
-            await self.watch.look()
+            await self.watch.look(seldom=self._held is not None and lasts(self._held))
             if self.record.decided is None and self.record.trial is not None:
                 judgement = self.watch.silence()
                 if judgement.alarm and self._alarm is None:
@@ -158,8 +158,13 @@ class Runner:
                     self._keeper.bell.ring()
                     if blamed := await self.watch.to_blame():
                         self.book.tell("note", text=blamed)
-            asked = self.record.person.since if self.record.person.asked else None
-            await self._clock.sleep(pace(self._clock.now() - asked) if asked else LOOK_EVERY)
+            await self._clock.sleep(pace(self._held) if self._held is not None else LOOK_EVERY)
+
+    @property
+    def _held(self) -> timedelta | None:
+        """How long a person has been asked; None: nobody is."""
+        person = self.record.person
+        return self._clock.now() - person.since if person.asked and person.since else None
 
     # There
 

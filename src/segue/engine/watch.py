@@ -15,6 +15,7 @@ from segue.core.traffic import InstanceId, Sample
 from segue.core.verdict import Basis, Judgement, Verdict
 from segue.engine import hearing as entries
 from segue.engine import ledger as ledgers
+from segue.engine.calm import Calm
 from segue.engine.clock import Clock
 from segue.engine.hearing import Entry, Hearing
 from segue.engine.inquiry import Inquiry
@@ -68,6 +69,7 @@ class Watch:
         self._last: Mapping[Revision, Sample] | None = None
         self._at = clock.monotonic()
         self._looked = self._now
+        self._calm = Calm()
         self._reader = sight.lines(rollout.judging.logs) if rollout.judging.logs and rollout.trial else None
         self._logged: Mapping[InstanceId, Matches] = {}
         self._worst: tuple[InstanceId, Matches] | None = None
@@ -110,8 +112,11 @@ class Watch:
 
     # Seeing
 
-    async def look(self, *, account: bool = True) -> None:
-        """Count now, and write down what was counted; with `account` in the rollout's own account, too."""
+    async def look(self, *, account: bool = True, seldom: bool = False) -> None:
+        """Count now, and write down what was counted; with `account` in the rollout's own account, too.
+
+        With `seldom` nothing waits for what is judged: what is nothing new may be told together with what comes.
+        """
         async with self._turn:  # counts that are added out of turn would look like a router that began anew
             try:
                 samples = await self._sight.evidence.sample(self.rollout.service)
@@ -123,7 +128,7 @@ class Watch:
             if books is not None:
                 self.ledger.look(Counts(samples, books))
                 self._journal.put_ledger(self.rollout.id, ledgers.encode(self.ledger))
-            self._hear(samples)
+            self._hear(samples, seldom=seldom)
             self._inquire()
             await self._people.look()
 
@@ -136,7 +141,7 @@ class Watch:
         if self._hearing.comparison is not None and new:
             self._inquiry.ask(lambda: self._sight.about(self.rollout, new), beside=bool(old))
 
-    def _hear(self, samples: Mapping[Revision, Sample]) -> None:
+    def _hear(self, samples: Mapping[Revision, Sample], *, seldom: bool) -> None:
         """Tell the judge what came since the last look, once the new version is on trial."""
         old = self.rollout.old
         if old is not None:
@@ -144,14 +149,19 @@ class Watch:
         last, self._last = self._last, samples
         now = self._clock.monotonic()
         seconds = now - self._at
+        anew = last is None or any(went_back(samples[v], last[v]) for v in samples if v in last)
+        if seldom and last and not anew and self._calm.says(_failures(samples) - _failures(last), seconds):
+            self._last = last
+            return
         lines = self._lines(seconds)
         if self._hearing.comparison is None or self.rollout.new is None or old is None:
             self._at = now
-        elif last is None or any(went_back(samples[v], last[v]) for v in samples if v in last):
+        elif last is None or anew:
             self._at = now
             self._note(entries.closed())
         else:
             came, of_old = _came(samples, last, self.rollout.new), _came(samples, last, old)
+            self._calm.add(came.failures + of_old.failures, seconds)
             if came.attempts or of_old.attempts or any(count.new or count.old for count in lines):
                 self._at = now  # where nothing came, the next look takes these seconds with it
                 beside = of_old if of_old.attempts or self._keeper.demand.share(old) else None
@@ -292,3 +302,7 @@ class Watch:
 def _came(samples: Mapping[Revision, Sample], last: Mapping[Revision, Sample], version: Revision) -> Sample:
     """What came of `version` between two looks."""
     return since(samples.get(version, Sample()), last.get(version, Sample()))
+
+
+def _failures(samples: Mapping[Revision, Sample]) -> int:
+    return sum(sample.failures for sample in samples.values())
