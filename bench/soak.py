@@ -182,7 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     finally:
         if given.keep:
-            shutil.copytree(world.home, root / "kept", symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
+            sockets = shutil.ignore_patterns("*.sock", "hot_*")
+            shutil.copytree(world.home, root / "kept", symlinks=True, ignore=sockets)
         world.close()
     wrong = any(this.flaws for this in played)
     if not given.keep:

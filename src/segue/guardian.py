@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from segue.saying import never_fail
+
 PID_FILE = "guardian.pid"
 ANOTHER_IS_THERE = 3
 FINAL = (0, 2, ANOTHER_IS_THERE)
@@ -33,6 +35,7 @@ _FIRST_PAUSE = 0.2
 
 def main() -> int:
     """Guard the control plane of ``$SEGUE_HOME``; returns its last exit status."""
+    never_fail()
     os.umask(0o077)  # who may read a file may lock it
     home = Path(os.environ["SEGUE_HOME"])
     held = hold(home / PID_FILE)

@@ -10,11 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import psutil
 import pytest
 
 from segue.guardian import ALIVE, PID_FILE, hold
+from segue.testing.cast import Cast
 from segue.testing.site import Segue, free_port, kill, leftovers
 
 from .conftest import until
@@ -211,6 +213,19 @@ def test_a_control_plane_that_was_killed_comes_back_with_another_pid(segue: Segu
     os.kill(pid, signal.SIGKILL)
     until(lambda: (home / "control-plane.log").read_text().count("answers (pid") == 2)
     assert segue.json("status") == {"schema": 1, "services": []}
+
+
+def test_a_log_that_cannot_be_written_ends_nobody(segue: Segue) -> None:
+    command = [sys.executable, "-P", "-m", "segue.guardian"]
+    with Path("/dev/full").open("w") as full:
+        guardian = subprocess.Popen(command, env=segue.environment, stdout=full, stderr=full, start_new_session=True)
+    cast = Cast(segue, Random(1))
+    first = cast.answering()
+    os.kill(first, signal.SIGKILL)
+    until(lambda: cast.answering() != first)
+    assert guardian.poll() is None
+    segue("shutdown")
+    assert guardian.wait(20) == 0
 
 
 def test_after_a_shutdown_the_next_command_starts_a_new_one(segue: Segue) -> None:

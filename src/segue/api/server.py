@@ -18,6 +18,7 @@ from segue.api.app import make
 from segue.engine.lock import Lock
 from segue.errors import SegueError
 from segue.home import own_socket_folder
+from segue.saying import never_fail
 from segue.wiring import control_plane
 
 FAILED = 70
@@ -29,6 +30,7 @@ def serve(home: Path) -> int:
 
     Returns 3 if another control plane holds the home's lock.
     """
+    never_fail()
     os.umask(0o077)  # the home has to let the users of versions pass: what is ours in it is for nobody else
     try:
         lock = Lock(home)
