@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -162,6 +163,16 @@ async def test_what_is_not_known_is_404(control: Control) -> None:
         answer = await control.post(f"/v1/{path}")
         assert (answer.status_code, answer.json()["error"]["exit"]) == (404, 4), path
     assert "promote" in answer.json()["error"]["message"]
+
+
+async def test_what_cannot_be_written_down_is_refused(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unwritten(_: Asker) -> Answer:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(control.shop, "pause", unwritten)
+    answer = await control.post("/v1/rollouts/r1/pause")
+    assert (answer.status_code, answer.json()["error"]["exit"]) == (409, 4)
+    assert answer.json()["error"]["message"].endswith("it cannot be written down: database or disk is full")
 
 
 async def test_unknown_keys_are_refused(control: Control) -> None:

@@ -67,7 +67,7 @@ def _local(moment: str) -> str:
 
 
 def _table(document: Document, *, on: bool) -> str:
-    rows = [("VERSION", "USERS", "REACHED THE GOAL", "")]
+    rows = [("VERSION", "USERS", "REACHED THE GOAL", "RATE")]
     for version in (document["from"], document["to"]):
         rate = document["rates"][version]
         rows.append(

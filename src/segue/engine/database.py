@@ -36,6 +36,7 @@ class Database:
         added: Sequence[tuple[str, str]] = (),
     ) -> None:
         self._full = False
+        self._statements: list[tuple[str, Sequence[Any] | dict[str, Any]]] = []
         self._folder, self._written, self._depth = folder, written, 0
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.restored = self._mend("journal", clock) | self._mend("events", clock)
@@ -94,7 +95,10 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is written inside is written together or not at all. May be nested."""
+        """All that is written inside is written together or not at all. May be nested.
+
+        Where the disk fills up meanwhile the room that was kept aside is used, and what was written is written again.
+        """
         if self._depth:
             yield
             return
@@ -104,14 +108,26 @@ class Database:
         self._depth += 1
         try:
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        else:
-            self._db.execute("COMMIT")
+            self._with_room(self._db.commit)
         finally:
+            self._db.rollback()  # where it was committed there is nothing to undo
             self._depth -= 1
+            self._statements.clear()
             self._written()
+
+    def _with_room(self, write: Callable[[], object]) -> None:
+        """Do what `write` does; if the disk is full, once more with the room that was kept aside."""
+        try:
+            write()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL or self._full:
+                raise
+            self._free_reserve()
+            self._db.rollback()  # SQLite may have done so itself, with all that was written before
+            self._db.execute("BEGIN IMMEDIATE")
+            for sql, values in self._statements:
+                self._db.execute(sql, values)
+            write()
 
     @property
     def disk_full(self) -> bool:
@@ -128,7 +144,8 @@ class Database:
     def write(self, sql: str, values: Sequence[Any] | dict[str, Any]) -> None:
         """Execute one statement that writes."""
         with self.transaction():
-            self._db.execute(sql, values)
+            self._with_room(lambda: self._db.execute(sql, values))
+            self._statements.append((sql, values))
 
     def write_soon(self, sql: str, values: Sequence[Any]) -> None:
         """As `write`, but not waited for: it is lost if the machine goes down before the next one that is."""

@@ -145,6 +145,8 @@ def users(requests: Mapping[str, Any]) -> str:
 
 def because(question: str, judged: bool) -> str:
     """The setting that made a person be asked in a judgement (`judged`), or before a step."""
+    if not judged and "better than" in question:
+        return "An experiment goes on until a person ends it."
     if not judged:
         return "The strategy asks before it goes on (approve: manual)."
     if "evidence is required" in question:
