@@ -69,3 +69,7 @@ class RouterLost(SegueError):
     """The router cannot be asked now: it is being restarted. Asking again may help."""
 
     code = "router_lost"
+
+
+class DiskFull(OSError):
+    """Nothing can be written down, not even with the room that is kept aside. What was written together is undone."""

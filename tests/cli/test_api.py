@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,7 +18,7 @@ from segue.core.release import Revision
 from segue.engine.control import ControlPlane
 from segue.engine.orders import Answer, Asker, Order
 from segue.engine.records import Event, Hooks, Judging, RolloutRecord
-from segue.errors import Refused
+from segue.errors import DiskFull, Refused
 from segue.judge.settings import Margin, Settings
 from segue.manifest.load import parse
 
@@ -167,12 +166,12 @@ async def test_what_is_not_known_is_404(control: Control) -> None:
 
 async def test_what_cannot_be_written_down_is_refused(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     async def unwritten(_: Asker) -> Answer:
-        raise sqlite3.OperationalError("database or disk is full")
+        raise DiskFull(28, "the disk is full")
 
     monkeypatch.setattr(control.shop, "pause", unwritten)
     answer = await control.post("/v1/rollouts/r1/pause")
     assert (answer.status_code, answer.json()["error"]["exit"]) == (409, 4)
-    assert answer.json()["error"]["message"].endswith("it cannot be written down: database or disk is full")
+    assert answer.json()["error"]["message"].endswith("it cannot be written down: the disk is full")
 
 
 async def test_unknown_keys_are_refused(control: Control) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from segue.engine.database import RESERVE_BYTES, Database
+from segue.errors import DiskFull
 from segue.testing.clock import VirtualClock
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS line (number INTEGER PRIMARY KEY, text TEXT);"
@@ -90,7 +91,7 @@ def test_where_not_even_the_reserve_helps_nothing_is_written_and_that_is_said(
 ) -> None:
     put(database, 1)
     monkeypatch.setattr(database, "_db", Filling(database._db, 2))
-    with pytest.raises(sqlite3.OperationalError, match="disk is full"):
+    with pytest.raises(DiskFull, match="disk is full"):
         put(database, 2)
     assert numbers(database) == [1]
     put(database, 3)

@@ -18,7 +18,9 @@ from segue.core.experiment import Visit
 from segue.core.release import Experiment, Goal, Revision, Who
 from segue.core.traffic import Backend, Endpoint, InstanceId, Sticky, Traffic
 from segue.evidence.envoy import EnvoyEvidence
+from segue.routers.envoy.http import MARK
 from segue.routers.envoy.router import EnvoyRouter
+from segue.routers.envoy.routes import routes
 
 from .world import HALF, V1, V2, Answer, ask, service, table, until
 
@@ -202,7 +204,7 @@ async def test_nothing_secret_is_written_and_nothing_stays_when_it_is_over(
     await Reader(router).visits(2)
     assert "hunter2" not in file.read_text() and file.stat().st_mode & 0o077 == 0
     assert set(json.loads(file.read_text().splitlines()[0])) == {
-        *("time", "service", "status", "version", "trial", "path", "user", "goal")
+        *("service", "status", "version", "trial", "path", "user", "goal")
     }
     access = file.with_name("access.log")
     await until(lambda: _has(access, 2), "the access log beside it")
@@ -228,3 +230,10 @@ async def test_lines_that_were_rotated_are_read_as_well(
     file.write_text("a line that was cut off\n" + json.dumps({"service": "shop"}) + "\n")
     assert len(await reader.visits(2)) == 2
     assert len(await Reader(router).visits(2)) == 2, "after a restart of ours all is told again"
+
+
+def test_a_bound_for_bodies_leaves_nobody_uncounted(backends: Sequence[Backend]) -> None:
+    made = service("127.0.0.1:1", *backends, trial=V2, max_body=10)
+    found = routes(replace(made, sticky=Sticky(), experiment=THANKS)).everybody
+    told = [route for route in found if "direct_response" not in route]
+    assert told and all(MARK in route["typed_per_filter_config"] for route in told)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Annotated, Any
@@ -25,7 +24,7 @@ from segue.engine.control import ControlPlane
 from segue.engine.plans import UNKNOWN, preview
 from segue.engine.records import Event
 from segue.engine.usual import Meter
-from segue.errors import Refused, SegueError, StartFailed, Usage
+from segue.errors import DiskFull, Refused, SegueError, StartFailed, Usage
 
 STATUS = {2: 400, 4: 409}
 """HTTP status by exit status; everything else is 500."""
@@ -58,9 +57,9 @@ def _errors(app: FastAPI) -> None:
     async def ours(_: Request, error: SegueError) -> JSONResponse:
         return JSONResponse({"error": error.document()}, _status(error))
 
-    @app.exception_handler(sqlite3.OperationalError)
-    async def unwritten(_: Request, error: sqlite3.OperationalError) -> JSONResponse:
-        refused = Refused(f"nothing was done, for it cannot be written down: {error}", next="segue doctor")
+    @app.exception_handler(DiskFull)
+    async def unwritten(_: Request, error: DiskFull) -> JSONResponse:
+        refused = Refused(f"nothing was done, for it cannot be written down: {error.strerror}", next="segue doctor")
         return JSONResponse({"error": refused.document()}, _status(refused))
 
     @app.exception_handler(RequestValidationError)

@@ -18,10 +18,11 @@ from segue.api.app import make
 from segue.engine.lock import Lock
 from segue.errors import SegueError
 from segue.home import own_socket_folder
+from segue.minding import FAILED
 from segue.saying import never_fail
 from segue.wiring import control_plane
 
-FAILED = 70
+STATUS = 70
 """The exit status after a defect in the control plane itself; the guardian starts it again."""
 
 
@@ -59,7 +60,7 @@ class _Ending:
     def fail(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What is half-done is not gone on with: the process ends, and a new one finds out how things are."""
         loop.default_exception_handler(context)
-        if "the control plane failed" in context["message"]:
+        if context["message"].endswith(FAILED):
             self.failed = True
             self.asked.set()
 
@@ -84,7 +85,7 @@ async def _serve(home: Path) -> int:
     await answering
     if not ending.everything:
         await control.close()
-    return FAILED if ending.failed else 0
+    return STATUS if ending.failed else 0
 
 
 class _Server(uvicorn.Server):

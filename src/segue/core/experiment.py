@@ -11,11 +11,10 @@ from segue.core.release import Revision
 class Visit:
     """What is counted of one request of somebody who takes part: how it was answered, and who he is.
 
-    `at`: seconds since 1970, when it came. `version`: the one that the user is given, whoever has answered. `user`:
-    by what he is known, as it was sent. `shown`: whether the answer has the header that the goal names.
+    `version`: the one that the user is given, whoever has answered. `user`: by what he is known, as it was sent.
+    `shown`: whether the answer has the header that the goal names.
     """
 
-    at: float
     version: Revision
     user: str
     path: str

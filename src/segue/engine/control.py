@@ -15,6 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
+import structlog
+
 from segue.core.demand import Demand
 from segue.core.release import version_of
 from segue.core.sources import Asked
@@ -38,8 +40,11 @@ from segue.engine.setback import Setback
 from segue.engine.tokens import own_token
 from segue.engine.versions import VersionStore
 from segue.engine.watch import Sight
-from segue.errors import RouterLost, RouterRefused, SegueError, StartFailed
+from segue.errors import DiskFull, RouterLost, RouterRefused, SegueError, StartFailed
+from segue.minding import beside
 from segue.ports import Commands, Evidence, Instance, Lines, Platform, Router, Source
+
+log = structlog.get_logger()
 
 TEND_EVERY = 60.0
 """Seconds between two looks at what the platform has to do from time to time."""
@@ -112,10 +117,10 @@ class ControlPlane:
             self._resume(service, records, restarted)
         routes = (route for service in self.services.values() for route in claimed(service))
         self._certificates.keep_only(route.tls for route in routes if route.tls)
-        self._tasks = [asyncio.create_task(self._tend()), asyncio.create_task(self._note_boot())]
+        self._tasks = [beside(self._tend(), "tend"), beside(self._note_boot(), "boot")]
         if self.journal.restored:
             self.journal.tell("note", text="the journal was damaged and has been restored from its last copy")
-            self._tasks.append(asyncio.create_task(self._end_strays()))
+            self._tasks.append(beside(self._end_strays(), "strays"))
 
     async def _tend(self) -> None:
         while True:
@@ -126,6 +131,8 @@ class ControlPlane:
                 await self.tidy()
             except SegueError as error:
                 self.journal.tell("note", text=error.message)
+            except OSError as error:  # for a want of our own, which passes
+                log.warning("not_tidied", error=str(error))
 
     async def tidy(self) -> None:
         """Rotate what has grown long, and remove what versions have left that are forgotten. Raises SegueError."""
@@ -149,7 +156,11 @@ class ControlPlane:
         """Write down which start of the machine this is, once all have turned back that the restart has cut short."""
         for service, runner in self._cut_short:
             await service.keeper.bell.until(lambda turning=runner: not turning.under_way)  # type: ignore[misc]
-        self.journal.remember("boot", self.world.boot)
+        while True:
+            try:
+                return self.journal.remember("boot", self.world.boot)
+            except DiskFull:
+                await self.world.clock.sleep(TEND_EVERY)
 
     async def _tell_router(self, tables: dict[str, ServiceTable]) -> None:
         """Tell the router of all services at once; if it refuses that, of one after the other."""

@@ -6,11 +6,13 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
 from segue.engine.clock import Clock
 from segue.engine.spare import Spare
+from segue.errors import DiskFull
 
 RESERVE_BYTES = 4 << 20
 """Room kept aside so that a rollout can be turned back on a full disk."""
@@ -115,19 +117,21 @@ class Database:
             self._statements.clear()
             self._written()
 
-    def _with_room(self, write: Callable[[], object]) -> None:
-        """Do what `write` does; if the disk is full, once more with the room that was kept aside."""
+    def _with_room(self, write: Callable[[], object]) -> object:
+        """Do what `write` does; if the disk is full, once more with the room that was kept aside. Raises DiskFull."""
         try:
-            write()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_FULL or self._full:
+            with _space():
+                return write()
+        except DiskFull:
+            if self._full:
                 raise
-            self._free_reserve()
-            self._db.rollback()  # SQLite may have done so itself, with all that was written before
-            self._db.execute("BEGIN IMMEDIATE")
+        self._free_reserve()
+        self._db.rollback()  # SQLite may have done so itself, with all that was written before
+        self._db.execute("BEGIN IMMEDIATE")
+        with _space():
             for sql, values in self._statements:
                 self._db.execute(sql, values)
-            write()
+            return write()
 
     @property
     def disk_full(self) -> bool:
@@ -185,6 +189,16 @@ class Database:
         self._full = True
         with suppress(FileNotFoundError):
             (self._folder / "reserve").unlink()
+
+
+@contextmanager
+def _space() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        raise DiskFull(ENOSPC, "the disk is full") from error
 
 
 def _sound(path: Path) -> bool:

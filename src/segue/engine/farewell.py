@@ -111,12 +111,13 @@ class Farewells:
             await self._idle(member, stop.drain)
             return await self._end(member, instance, parting)
         parting = await self._drain(member, stop.drain + delay, not_before=delay)
-        member.parting, member.until = parting, self._clock.now() + stop.grace
+        member.until = self._clock.now() + stop.grace
         with self._journal.transaction():
             self._journal.mark_intent(intent.nonce, stopping=True, parting=parting)
             if parting.open:
                 so_far = Farewell(parting.drained, parting.open, unclear=parting.open)
                 self._say(member, f"told to end with {parting.open} open", farewell=asdict(so_far))
+        member.parting = parting
         return await self._end(member, instance, parting)
 
     # Draining

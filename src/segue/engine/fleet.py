@@ -30,6 +30,7 @@ from segue.engine.journal import Journal
 from segue.engine.member import Member, State
 from segue.engine.records import IntentRecord, Parting
 from segue.errors import StartFailed
+from segue.minding import beside
 from segue.ports import Instance, Platform, Router
 
 TRIES = 3
@@ -90,7 +91,7 @@ class Fleet:
         """One more instance of `version`."""
         ordinal = self._ordinals.get(version.revision, 0) + 1
         member = self._member(version, ordinal)
-        member.tasks.append(asyncio.create_task(self._live(member)))
+        member.tasks.append(beside(self._live(member), member.id))
 
     def _member(self, version: Version, ordinal: int) -> Member:
         self._ordinals[version.revision] = max(ordinal, self._ordinals.get(version.revision, 0))
@@ -124,7 +125,7 @@ class Fleet:
         for member in self.members:
             if not member.tasks:
                 work = self._remove(member, timedelta(0)) if member.leaving else self._live(member)
-                member.tasks.append(asyncio.create_task(work))
+                member.tasks.append(beside(work, member.id))
 
     async def close(self) -> None:
         """Look after nothing any more; the instances run on."""
@@ -187,7 +188,7 @@ class Fleet:
 
     async def _attend(self, member: Member, instance: Instance) -> None:
         began = self._clock.monotonic()
-        watching = asyncio.create_task(self._watch_health(member, instance))
+        watching = beside(self._watch_health(member, instance), member.id)
         try:
             status = await self._platform.gone(instance)
         finally:
@@ -281,7 +282,7 @@ class Fleet:
                 delay = member.version.stop.spread * before[member.revision] / of[member.revision]
                 before[member.revision] += 1
                 self._leave(member)
-                member.tasks.append(asyncio.create_task(self._remove(member, delay)))
+                member.tasks.append(beside(self._remove(member, delay), member.id))
 
     def _leave(self, member: Member) -> None:
         """From now on `member` drains, for the rollout that runs."""

@@ -17,6 +17,7 @@ from segue.engine.recent import Recent
 from segue.engine.records import IntentRecord, RolloutRecord, ServiceRecord
 from segue.engine.run import Runner
 from segue.engine.watch import Sight, Watch
+from segue.minding import beside
 
 KEPT_POLLS = 20
 """So many rollouts of a service can be judged again look by look."""
@@ -69,15 +70,9 @@ class Life:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Let `work` go on beside; a defect in it ends the control plane."""
-        task = asyncio.create_task(work)
+        task = beside(work, self.name)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            failure = {"message": f"{self.name}: the control plane failed", "exception": error, "task": task}
-            asyncio.get_running_loop().call_exception_handler(failure)
+        task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
         """Stop looking after the service; everything runs on."""

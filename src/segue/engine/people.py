@@ -6,6 +6,7 @@ it cannot be compared with that of another one; afterwards the numbers alone.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from math import exp, isfinite
@@ -17,7 +18,7 @@ from segue.core.steps import Shift
 from segue.engine.journal import Journal
 from segue.engine.records import RolloutRecord
 from segue.engine.told import Visitor
-from segue.errors import Refused, RouterLost
+from segue.errors import DiskFull, Refused, RouterLost
 from segue.judge.experiment import Finding, find, words
 from segue.ports import Evidence
 
@@ -34,6 +35,7 @@ class People:
     def __init__(self, rollout: RolloutRecord, evidence: Evidence, journal: Journal) -> None:
         self._rollout, self._evidence, self._journal = rollout, evidence, journal
         self._experiment = experiment_of(rollout)
+        self._unwritten: list[Visitor] = []
 
     async def look(self) -> None:
         """Write down who has been seen since the last look."""
@@ -44,8 +46,11 @@ class People:
         except RouterLost:  # they are written down there, and told the next time
             return
         sides = (self._rollout.new, self._rollout.old)
-        if seen := [self._visitor(self._experiment, visit) for visit in visits if visit.version in sides]:
-            self._journal.put_visitors(self._rollout.id, seen)
+        self._unwritten += [self._visitor(self._experiment, visit) for visit in visits if visit.version in sides]
+        if self._unwritten:
+            with suppress(DiskFull):  # they are written down when there is room again
+                self._journal.put_visitors(self._rollout.id, self._unwritten)
+                self._unwritten = []
 
     def _visitor(self, experiment: Experiment, visit: Visit) -> Visitor:
         who = blake2b(visit.user.encode(), key=self._rollout.id.encode()[:64], digest_size=12).digest()

@@ -27,6 +27,7 @@ from segue.engine.records import RolloutRecord
 from segue.engine.setback import Setback
 from segue.engine.watch import Watch
 from segue.errors import Refused, StartFailed
+from segue.minding import beside
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at the evidence."""
@@ -96,7 +97,7 @@ class Runner:
     async def run(self) -> None:
         """Carry the rollout out to its end."""
         self._keeper.rollout = self.record.id
-        watching = asyncio.create_task(self._look_out())
+        watching = beside(self._look_out(), self.record.id)
         try:
             if self.record.decided is None:
                 await self._decide()

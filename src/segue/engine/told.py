@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from segue.engine import rows
 from segue.engine.clock import Clock
 from segue.engine.database import Database
 from segue.engine.records import Event
+from segue.errors import DiskFull
 from segue.judge.experiment import Seen
 
 
@@ -99,8 +101,9 @@ class Told:
     # What the judge has seen
 
     def put_ledger(self, rollout: str, document: dict[str, Any]) -> None:
-        """Write down what has been counted for a rollout so far."""
-        self._db.put("told.ledger", {"rollout": rollout, "body": json.dumps(document)})
+        """Write down what has been counted for a rollout so far, if there is room."""
+        with suppress(DiskFull):
+            self._db.put("told.ledger", {"rollout": rollout, "body": json.dumps(document)})
 
     def ledger(self, rollout: str) -> dict[str, Any] | None:
         """What has been counted for a rollout."""
@@ -108,8 +111,12 @@ class Told:
         return json.loads(found[0]["body"]) if found else None
 
     def put_poll(self, rollout: str, document: dict[str, Any]) -> None:
-        """Write down what was counted since the last look, so that it can be judged again after a crash."""
-        self._db.put("told.poll", {"rollout": rollout, "body": json.dumps(document)})
+        """Write down what was counted since the last look, so that it can be judged again after a crash.
+
+        Without room it is not: what was heard is known all the same as long as this process lives.
+        """
+        with suppress(DiskFull):
+            self._db.put("told.poll", {"rollout": rollout, "body": json.dumps(document)})
 
     def polls(self, rollout: str) -> list[dict[str, Any]]:
         """What was counted for a rollout, look by look."""
@@ -124,7 +131,10 @@ class Told:
     # Who takes part in an experiment
 
     def put_visitors(self, rollout: str, seen: Sequence[Visitor]) -> None:
-        """Write down who was seen. Who was seen before stays with the first version, and at the goal."""
+        """Write down who was seen. Who was seen before stays with the first version, and at the goal.
+
+        Raises DiskFull.
+        """
         with self._db.transaction():
             for visitor in seen:
                 self._db.write(

@@ -11,8 +11,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from segue.core.traffic import InstanceId
+from segue.minding import beside
 from segue.ports import Matches, Platform
 
+AGAIN = 1.0
+"""Seconds until it is tried again where there were no descriptors to read with."""
 LONGEST = 300
 """Characters of a line that are kept to be shown."""
 
@@ -33,7 +36,7 @@ class LogLines:
             self._readers.pop(gone).cancel()
         for new in wanted - set(self._readers):
             self._found.setdefault(new, Matches())
-            self._readers[new] = asyncio.create_task(self._read(new))
+            self._readers[new] = beside(self._read(new), new)
 
     def matches(self) -> Mapping[InstanceId, Matches]:
         """What was counted of each instance so far."""
@@ -47,6 +50,13 @@ class LogLines:
         await asyncio.gather(*readers, return_exceptions=True)
 
     async def _read(self, instance: InstanceId) -> None:
+        while True:
+            try:
+                return await self._follow(instance)
+            except OSError:  # for a want of our own, which passes
+                await asyncio.sleep(AGAIN)
+
+    async def _follow(self, instance: InstanceId) -> None:
         async for line in self._platform.logs(instance, lines=0, follow=True):
             if any(pattern.search(line) for pattern in self._patterns):
                 self._found[instance] = Matches(self._found[instance].count + 1, line.strip()[:LONGEST])

@@ -131,7 +131,7 @@ class FakeEvidence:
         for number in range(self._visited[version], count):
             reaches = int((number + 1) * part) > int(number * part)
             path, status = (goal.path or "/", (goal.status or (200, 200))[0]) if reaches else ("/", 200)
-            yield Visit(self._clock.now().timestamp(), version, f"{version}-{number}", path, status, reaches)
+            yield Visit(version, f"{version}-{number}", path, status, reaches)
         self._visited[version] = max(self._visited[version], count)
 
     def _counted(self, service: str) -> Mapping[Revision, _Count]:

@@ -182,7 +182,7 @@ VISITS = "visits.log"
 """The file for the visits of users who take part in an experiment, in the same folder."""
 # Of what users send nothing else is needed; they are told apart by what they are known by.
 _VISIT = {
-    **{key: _LINE[key] for key in ("time", "service", "status")},
+    **{key: _LINE[key] for key in ("service", "status")},
     "version": "%METADATA(ROUTE:segue:version)%",
     "trial": "%METADATA(ROUTE:segue:trial)%",
     "path": "%PATH(NQ:PATH)%",

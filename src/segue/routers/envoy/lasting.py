@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import structlog
 
+from segue.minding import beside
 from segue.routers.envoy import bootstrap, listeners, preview, process, static
 from segue.routers.envoy.hosts import is_plain, virtual_host
 from segue.routers.envoy.sites import Site, by_host, shown
@@ -52,7 +53,7 @@ class LastTable:
         """Begin to write the table of these services."""
         self._next = services
         if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write())
+            self._writing = beside(self._write(), "the last table")
 
     async def written(self) -> None:
         """Return when the last table is on the disk."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from segue.errors import RouterLost, SegueError
+from segue.minding import beside
 from segue.routers.envoy import access_log, bootstrap, process
 from segue.routers.envoy.admin import Admin
 from segue.routers.envoy.process import Running
@@ -197,7 +198,7 @@ class Proxy:
         return sum(count for name, count in active.items() if not name.startswith("http.admin."))
 
     def _watch(self) -> None:
-        self._watches = [asyncio.create_task(work) for work in (self.supervise(), self.tend())]
+        self._watches = [beside(work, "Envoy") for work in (self.supervise(), self.tend())]
 
     @asynccontextmanager
     async def _unwatched(self) -> AsyncIterator[None]:

@@ -80,7 +80,12 @@ def _bounded(table: ServiceTable, found: Sequence[Document]) -> list[Document]:
     told = [_also_with(route, {"name": "content-length", "present_match": True}) for route in found]
     calls = [{**route, "match": {**route["match"], "grpc": {}}} for route in found]  # they are streams
     bounded = {BUFFER: {"@type": _PER_ROUTE, "buffer": {"max_request_bytes": min(bound, 2**32 - 1)}}}
-    return [refused, *told, *calls, *(route | {"typed_per_filter_config": bounded} for route in found)]
+    return [refused, *told, *calls, *(_also_by(route, bounded) for route in found)]
+
+
+def _also_by(route: Document, filters: Document) -> Document:
+    """`route` with these filters' settings beside those that it has."""
+    return {**route, "typed_per_filter_config": {**route.get("typed_per_filter_config", {}), **filters}}
 
 
 def _also_with(route: Document, header: Document) -> Document:

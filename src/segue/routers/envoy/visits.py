@@ -14,7 +14,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 
 from segue.core.experiment import Visit
@@ -78,7 +77,6 @@ def read(lines: Iterable[str], service: str, trial: Revision | None) -> Iterator
             said = json.loads(line)
             if (said["service"], said["trial"]) == (service, trial) and said["user"]:
                 yield Visit(
-                    at=datetime.fromisoformat(said["time"]).timestamp(),
                     version=Revision(said["version"]),
                     user=str(said["user"]),
                     path=said["path"],
