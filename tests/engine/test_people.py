@@ -16,6 +16,7 @@ from segue.core.version import Health
 from segue.engine import people
 from segue.engine.control import ControlPlane
 from segue.engine.orders import Answer, Asker, Order
+from segue.engine.plans import preview
 from segue.engine.records import RolloutRecord
 from segue.errors import Refused
 from segue.testing.fakes import losses
@@ -210,5 +211,14 @@ def test_the_router_is_told_who_takes_part_while_it_goes_on_and_no_longer(lab: L
         await tidied(plane)
         table = lab.world.router.table.services["shop"]
         assert (table.experiment, table.sticky) == (None, None)
+
+    play(lab, scene)
+
+
+def test_a_plan_says_that_a_person_ends_it(lab: Lab) -> None:
+    async def scene(plane: ControlPlane) -> None:
+        found = preview(plane.services["shop"], order("v2", strategy=AB))
+        assert "a person ends it, within 14 days: the time is without that" in found["notes"]
+        assert (found["strategy"], found["peak"], found["decided_after"]) == ("experiment", 4, 7)
 
     play(lab, scene)
