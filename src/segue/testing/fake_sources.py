@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 from segue.core.sources import About, Answer, Asked, Metric, Nothing
 from segue.engine.clock import Clock
@@ -29,14 +30,15 @@ class FakeSources:
     def __call__(self, asked: Asked) -> FakeSource:
         """The source that `asked` describes."""
         what = asked.query if isinstance(asked, Metric) else asked.command or asked.url or ""
-        return FakeSource(self, what)
+        return FakeSource(self, what, asked.timeout)
 
-    async def ask(self, what: str, about: About) -> Answer:
-        """What `what` says now."""
+    async def ask(self, what: str, about: About, timeout: timedelta) -> Answer:
+        """What `what` says now, if it says it within `timeout`."""
         self.asked.append((what, self._clock.monotonic(), about))
         says, seconds = self._orders.get(what, (_nobody, 0.0))
-        await self._clock.sleep(seconds)
-        return says(about)
+        most = timeout.total_seconds()
+        await self._clock.sleep(min(seconds, most))
+        return says(about) if seconds <= most else Nothing(f"no answer within {most:g} s")
 
 
 def _nobody(about: About) -> Answer:
@@ -46,9 +48,9 @@ def _nobody(about: About) -> Answer:
 class FakeSource:
     """One of them."""
 
-    def __init__(self, sources: FakeSources, what: str) -> None:
-        self._sources, self._what = sources, what
+    def __init__(self, sources: FakeSources, what: str, timeout: timedelta) -> None:
+        self._sources, self._what, self._timeout = sources, what, timeout
 
     async def ask(self, about: About) -> Answer:
         """What it was ordered to say."""
-        return await self._sources.ask(self._what, about)
+        return await self._sources.ask(self._what, about, self._timeout)
