@@ -170,7 +170,7 @@ def _operate(this: Round, world: World) -> None:
         if this.fault is not NONE and not this.fault.before:
             helper.start()
         if this.operation.second:
-            _second(this, world)
+            _second(this, process, world)
         if this.operation.interrupted:
             _interrupt(process, world)
         this.said = process.communicate(timeout=WITHIN)[0]
@@ -190,9 +190,11 @@ def _interrupt(process: subprocess.Popen[str], world: World) -> None:
         process.send_signal(signal.SIGINT)
 
 
-def _second(this: Round, world: World) -> None:
-    """Somebody else deploys meanwhile, and is refused; unless the rollout is forgotten."""
-    until(lambda: (status := world.status()) and status["rollout"])
+def _second(this: Round, process: subprocess.Popen[str], world: World) -> None:
+    """Somebody else deploys while the rollout runs, and is refused; unless the rollout is forgotten."""
+    until(lambda: ((status := world.status()) and status["rollout"]) or process.poll() is not None)
+    if process.poll() is not None:  # it was refused itself
+        return
     done = world.segue("deploy", "--version", this.operation.meanwhile, cwd=world.shop.folder, expect=None)
     if done.returncode not in (4, *this.fault.exits, *([0] if this.fault.forgets else [])):
         this.flaws.append(f"a second deploy ended with {done.returncode}: {done.stdout[-200:]}")
