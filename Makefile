@@ -39,6 +39,10 @@ bench: $(READY) tools  ## the other numbers of the design, each with its target
 bench-judge: $(READY)  ## how often the judge is wrong and how fast it is, beside others' rules; takes an hour (--part 1: ten)
 	$(BIN)/python bench/judge.py --write
 
+.PHONY: bench-verdicts
+bench-verdicts: $(READY)  ## verdicts under real load beside the simulation's, an hour; writes docs/measured/verdicts.md
+	$(BIN)/python bench/verdicts.py --write
+
 bench-shield: $(READY) tools  ## versions on trial, full size; writes docs/measured/shield.md
 	$(BIN)/python bench/shield.py
 

@@ -70,7 +70,7 @@ def test_what_was_promoted_without_a_request_is_explained_by_health(shop: Shop) 
     write(shop, smoke=[{"http": {"path": "/"}}])
     shop.deploy("v2")
     document = explained(shop)
-    assert document["because"].startswith("v2 was promoted on health and checks alone, without a comparison: ")
+    assert document["because"].startswith("v2 was promoted on health and checks alone, without a proof: ")
     assert "No user asked for anything meanwhile." in document["users"]
     first = next(one for one in document["decisions"] if one["what"] == "judged")
     assert "going on by health alone, `judge.low_traffic`" in first["text"]

@@ -414,7 +414,7 @@ def test_what_rests_on_health_alone_says_so(lab: Lab) -> None:
             "This rests on health and checks alone: too few requests came to compare the versions."
         ]
         assert document["because"] == (
-            "v2 was promoted on health and checks alone, without a comparison: "
+            "v2 was promoted on health and checks alone, without a proof: "
             "No user request reached v2: promoted on 1 smoke test"
         )
 

@@ -143,6 +143,36 @@ def test_without_a_request_a_canary_goes_on_by_health_and_says_so(lab: Lab) -> N
     play(lab, scene, rate=0)
 
 
+def test_silence_after_a_proof_that_was_not_waited_for_is_no_evidence(lab: Lab) -> None:
+    async def scene(plane: ControlPlane) -> None:
+        done = await end(plane, await begun(plane, replace(SHORT, most=timedelta(seconds=40))))
+        bases = [step.verdict["basis"] for step in plane.journal.steps(done.id) if step.verdict]
+        assert bases == ["health", "health", "evidence"]
+        assert (done.outcome, done.basis) == ("promoted", "health")
+        assert (done.reason or "").endswith(": promoted on 1 smoke test")
+
+    play(lab, scene, rate=5)
+
+
+def test_after_a_restart_the_last_judgement_is_still_what_it_rests_on(lab: Lab) -> None:
+    how = replace(SHORT, steps=(Fraction(1, 2), Fraction(1)), holdback=Fraction(0))
+    rollouts: list[str] = []
+
+    async def judged(plane: ControlPlane) -> None:
+        rollouts.append(await begun(plane, how))
+        while not any(step.verdict for step in plane.journal.steps(rollouts[0])):
+            await asyncio.sleep(0.05)
+        assert plane.journal.rollouts("shop", 1)[0].decided is None
+
+    async def restarted(plane: ControlPlane) -> None:
+        done = await end(plane, rollouts[0])
+        assert (done.outcome, done.basis) == ("promoted", "evidence")
+        assert "attempts on v2 failed" in (done.reason or "")
+
+    play(lab, judged, rate=500)
+    lab.run(restarted)
+
+
 @pytest.mark.parametrize(
     ("course", "outcome", "exit"), [("continue", "promoted", 0), ("rollback", "rolled_back", 1), ("hold", None, None)]
 )

@@ -88,6 +88,8 @@ def _steps(picture: Picture) -> Iterator[Text]:
     yield from _left_out(first, "before", "done")
     for number, line in enumerate(way[first:last], first + 1):
         yield _step(line, number, len(way))
+        if line.verdict == "pass" and line.basis == "health" and line.detail:
+            yield Text(f"      {plain(line.detail)}", style="yellow")
     yield from _left_out(len(way) - last, "to come", "waiting")
 
 

@@ -18,6 +18,7 @@ class Line:
     state: str = "waiting"
     seconds: float | None = None
     verdict: str | None = None
+    basis: str | None = None
     detail: str | None = None
 
 
@@ -100,7 +101,7 @@ class Picture:
     def _ended(self, event: Event) -> None:
         line = self._line(event)
         line.state, line.seconds = event["outcome"], event.get("seconds")
-        line.verdict, line.detail = event.get("verdict"), event.get("detail")
+        line.verdict, line.basis, line.detail = event.get("verdict"), event.get("basis"), event.get("detail")
         self.judging = None
 
     def _line(self, event: Event) -> Line:

@@ -180,6 +180,7 @@ class Book:
             **self._named(number),
             outcome=outcome,
             verdict=judged and judged.verdict.value,
+            basis=judged and judged.basis.value,
             detail=detail or (judged and judged.reason),
             seconds=seconds and round(seconds, 3),
         )

@@ -13,6 +13,7 @@ from segue.core.release import Share
 from segue.core.steps import Proof, Silence, percent
 from segue.core.verdict import Basis, Judgement, Verdict
 from segue.engine.records import Course, Judging
+from segue.judge import reasons
 
 SOME = 200
 """Requests that a proof needs at least, where nothing is known of the old version."""
@@ -120,9 +121,9 @@ def cannot_come(said: Judgement, wait: Wait, beside: int) -> bool:
 
 
 def _too_little(said: Judgement, share: Share) -> str:
-    seen, whole = said.numbers.get("requests") or 0, said.numbers.get("whole")
+    seen, whole = int(said.numbers.get("requests") or 0), said.numbers.get("whole")
     some = f"about {whole:,}" if whole else "some hundreds"
-    return f"{percent(share)}: {seen:,} requests, a verdict needs {some}"
+    return f"{percent(share)}: {reasons.requests(seen)}, a verdict needs {some}"
 
 
 def _otherwise(course: Course, setting: str, why: str, said: Judgement) -> Decided:

@@ -101,7 +101,7 @@ def _because(told: Told) -> str:
 
 _PROMOTED = {
     "evidence": "on evidence",
-    "health": "on health and checks alone, without a comparison",
+    "health": "on health and checks alone, without a proof",
     "person": "by a person",
 }
 _TAKEN_BACK = {"evidence": " on evidence", "health": "", "person": " by a person", "replaced": " for another deploy"}

@@ -17,6 +17,7 @@ from segue.engine.usual import Usual
 from segue.judge.comparison import FEW
 from segue.judge.forecast import HARMS, MOST_RATE, Forecast, Harm
 from segue.judge.reasons import duration
+from segue.judge.reasons import requests as counted
 
 OTHERWISE = {
     "continue": "going on by health alone, `judge.low_traffic`",
@@ -127,7 +128,7 @@ class Outlook:
             return None
         some = f"about {about(needs):,}" if needs is not None else "more than there can be"
         otherwise = OTHERWISE[self._judging.low_traffic]
-        return f"{percent(share)}: {requests:,} requests in {duration(most)}, a verdict needs {some}; {otherwise}"
+        return f"{percent(share)}: {counted(requests)} in {duration(most)}, a verdict needs {some}; {otherwise}"
 
     def _finds(self, harm: Harm, share: Share, within: float) -> dict[str, Any]:
         """How soon `harm` raises an alarm; where that is too late, or not known: from which traffic on it is not."""

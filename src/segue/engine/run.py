@@ -16,8 +16,8 @@ from typing import Any
 from segue.core import strategies
 from segue.core.demand import Demand
 from segue.core.release import NOTHING, Return, version_of
-from segue.core.steps import Plan, Run, Shift, decision
-from segue.core.verdict import Basis, Judgement
+from segue.core.steps import Judge, Plan, Proof, Run, Shift, Step, decision
+from segue.core.verdict import Basis, Judgement, decode
 from segue.engine.book import Book
 from segue.engine.clock import Clock, lasts, pace
 from segue.engine.journal import Journal
@@ -46,6 +46,7 @@ class Runner:
         self._asked: Setback | None = None
         self._alarm: Judgement | None = None
         self._judged: Judgement | None = None
+        self._unproven = False
 
     @property
     def record(self) -> RolloutRecord:
@@ -196,6 +197,8 @@ class Runner:
                 # The clock may have been set back since: no wait begins later than now.
                 began = min(known.began, self._clock.now()) if known else await self._begin(number, demand)
                 await self._perform(number, before, demand, began)
+            elif known.verdict:  # it was judged before a restart
+                self._rest_on(step, decode(known.verdict))
             before = demand
 
     async def _begin(self, number: int, demand: Demand) -> datetime:
@@ -222,8 +225,17 @@ class Runner:
             judged = None
         if isinstance(step, Shift):
             await self.watch.shifted()
-        self._judged = judged or self._judged
+        if judged is not None:
+            self._rest_on(step, judged)
         self.book.end(number, judged, began)
+
+    def _rest_on(self, step: Step, judged: Judgement) -> None:
+        """What the rollout rests on so far: where a proof was not waited for, silence after it is none."""
+        if isinstance(step, Judge) and isinstance(step.until, Proof):
+            self._unproven = judged.basis is Basis.HEALTH
+        if self._unproven and judged.basis is Basis.EVIDENCE:
+            judged = replace(judged, basis=Basis.HEALTH)
+        self._judged = judged
 
     # Back
 

@@ -56,6 +56,11 @@ def count(number: float) -> str:
     return f"{int(number):,}"
 
 
+def requests(number: int) -> str:
+    """``1 request``, ``3,102 requests``."""
+    return f"{number:,} request{'' if number == 1 else 's'}"
+
+
 def percent(failures: float, attempts: float) -> str:
     """``1.19 %``."""
     return f"{failures / attempts * 100 if attempts else 0.0:.2f} %"
