@@ -56,7 +56,8 @@ def test_a_version_without_a_share_has_a_cluster_and_no_route() -> None:
 
 
 def test_the_shield_stands_before_the_version_on_trial_only() -> None:
-    made = documents(service(LISTEN, version(V1, Fraction(2, 3)), version(V2, Fraction(1, 3)), trial=V2))
+    sides = version(V1, Fraction(2, 3), "127.0.0.1:1"), version(V2, Fraction(1, 3), "127.0.0.1:2")
+    made = documents(service(LISTEN, *sides, trial=V2))
     policies = {route["name"]: route["route"] for route in made.routes.everybody}
     assert list(policies) == ["shop:v2.1:safe", "shop:v2.1:other", "shop:v1.1:read", "shop:v1.1:all"]
     assert "5xx" in policies["shop:v2.1:safe"]["retry_policy"]["retry_on"]
@@ -91,7 +92,7 @@ def test_clusters_stay_as_they_are_whatever_the_shares_and_the_trial_are() -> No
 
 
 def test_how_long_the_shield_waits_concerns_routes_only() -> None:
-    sides = version(V1, HALF), version(V2, HALF)
+    sides = version(V1, HALF, "127.0.0.1:1"), version(V2, HALF, "127.0.0.1:2")
     one, two = (
         documents(replace(service(LISTEN, *sides, trial=V2), patience=timedelta(seconds=time))) for time in (1, 2.5)
     )

@@ -200,6 +200,19 @@ async def test_users_do_not_see_that_the_version_on_trial_fails(
     assert await old.seen() - before + (await new.stat())["seen"]["POST"] == 60, "a POST was executed twice"
 
 
+@pytest.mark.parametrize("state", [None, Traffic.DRAINING, Traffic.UNREADY])
+async def test_a_version_on_trial_that_nobody_stands_behind_any_more_is_repeated_by_its_own_others(
+    router: EnvoyRouter, world: World, listen: str, state: Traffic | None
+) -> None:
+    good, dead, old = [await world.backend(name) for name in ("new", "dead", "old")]
+    await dead.mode("reset")
+    left = version(V1, 0, *([old] if state else []), state=state or Traffic.READY)
+    nobody = f"127.0.0.1:{port()}"
+    await router.apply(table(service(listen, left, version(V2, 1, good, dead, nobody), trial=V2)))
+    assert set(await asked(listen, 60)) == {NEW}
+    assert await dead.seen() > 10
+
+
 async def test_users_do_not_wait_for_a_version_on_trial_that_hangs(
     router: EnvoyRouter, world: World, listen: str
 ) -> None:

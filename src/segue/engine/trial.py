@@ -43,6 +43,7 @@ class Trial:
         """`table` with the trial in it, where the other versions have `others` ready instances, as a rule `usual`.
 
         At full strength they may answer all that this version fails; else each as much at a time as it has itself.
+        Where there is none of them, what fails is repeated by this version's own instances: nobody is to be spared.
         """
         known = {backend.revision for backend in table.backends}
         return replace(
@@ -52,7 +53,7 @@ class Trial:
             sticky=self.sticky,
             experiment=self.experiment,
             preview=self.preview if self.preview and self.preview.revision in known else None,
-            replays=None if others >= usual else others * max(AT_LEAST, self.busy),
+            replays=others * max(AT_LEAST, self.busy) if 0 < others < usual else None,
         )
 
 

@@ -16,7 +16,7 @@ from fractions import Fraction
 from itertools import accumulate
 
 from segue.core.release import NOTHING
-from segue.core.traffic import Backend, Route, ServiceTable
+from segue.core.traffic import Backend, Route, ServiceTable, Traffic
 from segue.routers.envoy import sticky, visits
 from segue.routers.envoy.access_log import written
 from segue.routers.envoy.http import BUFFER, TYPE, Document, duration
@@ -163,8 +163,12 @@ def _set_aside(name: str) -> str:
 
 
 def _of(table: ServiceTable, backend: Backend, match: Document) -> list[Document]:
-    """The routes of one version for the requests that `match`."""
-    others = len(table.backends) > 1
+    """The routes of one version for the requests that `match`.
+
+    Another version without a ready instance answers nothing: what this one fails is repeated by its own instances.
+    """
+    ends = (end for other in table.backends if other is not backend for end in other.endpoints)
+    others = any(end.state is Traffic.READY for end in ends)
     if others and table.route.shield and backend.revision == table.trial:
         other = {"retry_policy": _retry(NEVER_REACHED, 1, elsewhere_after=1)}
         return [
