@@ -118,15 +118,16 @@ class Database:
             self._written()
 
     def _with_room(self, write: Callable[[], object]) -> object:
-        """Do what `write` does; if the disk is full, once more with the room that was kept aside. Raises DiskFull."""
-        try:
-            with _space():
-                return write()
-        except DiskFull:
-            if self._full:
-                raise
+        """Do what `write` does; if the disk is full, once more with the room that can be made. Raises DiskFull.
+
+        That is what was kept aside, and what the files that wait to be merged have grown to.
+        """
+        with suppress(DiskFull), _space():
+            return write()
         self._free_reserve()
         self._db.rollback()  # SQLite may have done so itself, with all that was written before
+        with suppress(sqlite3.OperationalError):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._db.execute("BEGIN IMMEDIATE")
         with _space():
             for sql, values in self._statements:

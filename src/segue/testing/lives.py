@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from segue.testing.clock import Crashed, NothingLeft, VirtualClock
 from segue.testing.inquest import Inquest
 from segue.testing.plane import Lab
 from segue.testing.witness import Witness
+
+_NAMED = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{6}\b")
+"""A rollout's name: its end is drawn by nobody's seed."""
 
 T = TypeVar("T")
 
@@ -164,7 +168,7 @@ class Play:
         try:
             answer = await plane.deploy(deployment.order, Asker(key=key, if_busy=busy))
         except SegueError as error:
-            self.lab.stormy.record.say(f"      .. refused: {error.message}")
+            self.lab.stormy.record.say(f"      .. refused: {_NAMED.sub('…', error.message)}")
             return
         self.lab.stormy.record.say(f"      .. {deployment.order.version} is answered: {answer.message or 'it comes'}")
         if key in self.answers and self.answers[key] != answer.rollout:
@@ -218,7 +222,7 @@ class Play:
                 case what:
                     await getattr(service, what)(asker)
         except SegueError as error:
-            self.lab.stormy.record.say(f"      .. refused: {error.message}")
+            self.lab.stormy.record.say(f"      .. refused: {_NAMED.sub('…', error.message)}")
 
     async def _quiet(self, plane: ControlPlane) -> None:
         """Return when nothing is left to be done."""
