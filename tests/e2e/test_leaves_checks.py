@@ -56,7 +56,7 @@ def test_a_health_check_that_takes_longer_than_its_timeout_has_failed(home: Segu
 def test_an_instance_is_healthy_if_the_command_exits_with_0(home: Segue) -> None:
     service = Service(home, "by-command")
     (service.folder / "ok").touch()
-    check = "test -e ok && echo {url} > asked"
+    check = "test -e ok && echo {url} > asking && mv asking asked"
     deploys(service, ends=0, health={"command": check})
     (address,) = (i["address"] for i in service.status()["versions"]["v1"]["instances"])
     assert (service.folder / "asked").read_text() == f"http://{address}\n"
