@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from segue.core import quantities
 from segue.judge import words
 from segue.judge.settings import Settings
 from segue.judge.words import Compared, Names, Word
@@ -196,4 +197,4 @@ def test_settings_are_written_as_in_a_manifest(key: str, setting: Any, told: str
     ("seconds", "told"), [(0.0, "0.0 s"), (59.96, "1 min"), (200, "3 min 20 s"), (86400, "24 h")]
 )
 def test_times_are_written_as_people_do(seconds: float, told: str) -> None:
-    assert words.clock(seconds) == told
+    assert quantities.clock(seconds) == told

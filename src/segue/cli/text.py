@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from segue.core.quantities import clock
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,14 +72,7 @@ def seconds(value: float) -> str:
     """A length of time: ``8 ms``, ``1.2 s``, ``3 min 20 s``, ``2 h 5 min``, ``14 days``."""
     if value < 0.9995:
         return f"{value * 1000:.0f} ms"
-    if value < 59.95:
-        return f"{value:.1f} s"
-    whole = round(value)
-    if whole < 3600:
-        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
-    if whole < 2 * 86400:
-        return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
-    return f"{whole // 86400} days" + (f" {whole % 86400 // 3600} h" if whole % 86400 // 3600 else "")
+    return clock(value)
 
 
 def count(number: int, thing: str) -> str:

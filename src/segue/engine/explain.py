@@ -12,6 +12,7 @@ from datetime import datetime
 from math import inf
 from typing import Any
 
+from segue.core import quantities
 from segue.core.release import ALL, Revision, version_of
 from segue.core.steps import Check, Judge, Proof, Shift, Silence, percent
 from segue.engine.records import Event, RolloutRecord, StepRecord, VersionRecord
@@ -152,7 +153,7 @@ def _shift(told: Told, shares: Mapping[Revision, Any], way: str) -> str:
 
 def _judged(told: Told, step: StepRecord, ended: datetime) -> Decision:
     assert isinstance(step.step, Judge) and step.verdict
-    verdict, lasted = step.verdict, words.clock((ended - step.began).total_seconds())
+    verdict, lasted = step.verdict, quantities.clock((ended - step.began).total_seconds())
     if verdict["basis"] == "person":
         return Decision(ended, "person", verdict["reason"], verdict=verdict)
     how = f"judged for {lasted}"
@@ -219,8 +220,8 @@ def _asked(told: Told) -> str:
 def _held(told: Told, event: Event) -> Decision:
     number, question = event.body["step"], event.body["text"]
     judged = any(s.way == "there" and s.number == number and isinstance(s.step, Judge) for s in told.steps)
-    within = words.clock(told.record.answered_within.total_seconds())
-    setting = "most" if told.record.strategy == "experiment" else "approve_within"
+    within = quantities.clock(told.record.answered_within.total_seconds())
+    setting = "most" if told.record.experiment else "approve_within"
     why = words.because(question, judged), f"Without an answer within {within} it goes back ({setting})."
     return Decision(event.at, "held", f"a person was asked: {question}", why)
 

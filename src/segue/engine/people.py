@@ -19,14 +19,8 @@ from segue.engine.journal import Journal
 from segue.engine.records import RolloutRecord
 from segue.engine.told import Visitor
 from segue.errors import DiskFull, Refused, RouterLost
-from segue.judge.experiment import Finding, find, words
+from segue.judge.experiment import Finding, Say, find, words
 from segue.ports import Evidence
-
-
-def experiment_of(rollout: RolloutRecord) -> Experiment | None:
-    """The experiment that `rollout` is; None: it is none."""
-    strategy = rollout.release.strategy if rollout.release and rollout.release.old else None
-    return strategy if isinstance(strategy, Experiment) else None
 
 
 class People:
@@ -34,7 +28,7 @@ class People:
 
     def __init__(self, rollout: RolloutRecord, evidence: Evidence, journal: Journal) -> None:
         self._rollout, self._evidence, self._journal = rollout, evidence, journal
-        self._experiment = experiment_of(rollout)
+        self._experiment = rollout.experiment
         self._unwritten: list[Visitor] = []
 
     async def look(self) -> None:
@@ -60,7 +54,7 @@ class People:
 
 def shown(journal: Journal, record: RolloutRecord, now: datetime) -> dict[str, Any]:
     """What the experiment that `record` is has shown until `now`. Raises Refused where it is none."""
-    experiment = experiment_of(record)
+    experiment = record.experiment
     if experiment is None or record.new is None or record.old is None:
         raise Refused(f"rollout {record.id} is no experiment", next="segue report")
     steps = (step for step in journal.steps(record.id) if step.way == "there" and isinstance(step.step, Shift))
@@ -99,7 +93,7 @@ def _numbers(found: Finding, new: str, old: str) -> dict[str, Any]:
             "high": found.high if isfinite(found.high) else None,
             "estimate": found.estimate,
         },
-        "split": {"odds": round(exp(min(found.split_log_e, 100.0)), 3), "trusted": found.say != "do not trust"},
+        "split": {"odds": round(exp(min(found.split_log_e, 100.0)), 3), "trusted": found.say is not Say.DISTRUST},
         "say": found.say.value,
         "needed": found.needed,
         "detectable": found.detectable,

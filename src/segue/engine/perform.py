@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from segue.core import quantities
 from segue.core.demand import Demand
 from segue.core.release import NOTHING, Revision
 from segue.core.steps import Check, Hold, Judge, Proof, Run, Scale, Shift, Silence
@@ -23,7 +24,6 @@ from segue.engine.records import RolloutRecord
 from segue.engine.setback import Setback
 from segue.engine.watch import Watch
 from segue.errors import RouterRefused
-from segue.judge import words
 
 T = TypeVar("T")
 
@@ -183,7 +183,7 @@ class Performer:
             def passed() -> bool:
                 return book.record.person.full or book.record.person.passed >= number
 
-            nobody = f"nobody answered within {words.clock(within.total_seconds())}: {question}"
+            nobody = f"nobody answered within {quantities.clock(within.total_seconds())}: {question}"
             await self.until(self._keeper.bell.until(passed), max(0.0, left.total_seconds()), late=nobody)
         return self._passed()
 

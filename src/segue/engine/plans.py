@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from segue.core import simulate, strategies
+from segue.core import quantities, simulate, strategies
 from segue.core.release import Experiment, Release, Side, revision, version_of
 from segue.core.steps import Check, Judge, Run, Scale, Shift, decision
 from segue.engine.orders import Order
@@ -14,7 +14,6 @@ from segue.engine.service import Service
 from segue.engine.trial import AT_LEAST
 from segue.engine.usual import Usual
 from segue.errors import Refused, Usage
-from segue.judge import words
 
 UNKNOWN = Usual()
 
@@ -113,7 +112,7 @@ def _notes(order: Order, release: Release) -> list[str]:
             f"by it for at most {AT_LEAST} requests at a time and instance, or as many as it has of its own"
         )
     if release.old and isinstance(order.strategy, Experiment):
-        most = words.clock(order.strategy.most.total_seconds())
+        most = quantities.clock(order.strategy.most.total_seconds())
         notes.append(f"a person ends it, within {most}: the time is without that")
     keep = release.strategy.keep.total_seconds()
     if release.old and keep:

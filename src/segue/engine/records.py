@@ -178,10 +178,15 @@ class RolloutRecord:
         return self.new if tried else None
 
     @property
+    def experiment(self) -> Experiment | None:
+        """The experiment that it is; None: it is none, or a first launch, which compares nothing."""
+        strategy = self.release.strategy if self.release and self.release.old else None
+        return strategy if isinstance(strategy, Experiment) else None
+
+    @property
     def answered_within(self) -> timedelta:
         """How long a person is waited for. An experiment is nothing but waiting."""
-        strategy = self.release and self.release.strategy
-        return strategy.most if isinstance(strategy, Experiment) else self.judging.approve_within
+        return self.experiment.most if self.experiment else self.judging.approve_within
 
     @property
     def way(self) -> str:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from math import exp, floor
 from typing import Any
 
+from segue.core.quantities import clock
 from segue.judge import reasons
 from segue.judge.gathering import FOR_BOUNDS
 from segue.judge.outage import ENOUGH
@@ -248,18 +249,6 @@ def _would(step: Compared) -> str:
 
 
 PAST = "A replay changes only what the judge would have said: the traffic is as it was."
-
-
-def clock(seconds: float) -> str:
-    """``12.3 s``, ``3 min 20 s``, ``2 h 5 min``, ``14 days``."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
-    if whole < 2 * 86400:
-        return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
-    return f"{whole // 86400} days" + (f" {whole % 86400 // 3600} h" if whole % 86400 // 3600 else "")
 
 
 def value(key: str, setting: Any) -> str:
