@@ -11,7 +11,7 @@ import pytest
 
 from segue.core.release import Revision, Rolling
 from segue.core.steps import Scale, Shift
-from segue.core.traffic import ServiceTable
+from segue.core.traffic import RoutingTable, ServiceTable
 from segue.engine.control import ControlPlane
 from segue.engine.orders import Asker
 from segue.engine.records import Hooks, RolloutRecord
@@ -118,3 +118,20 @@ def test_the_shield_stands_in_the_first_table_after_a_restart(lab: Lab) -> None:
     table = lab.run(first_table)
     assert table.trial == V2
     assert {backend.revision for backend in table.backends} == {V1, V2}
+
+
+def test_what_was_stopped_is_closed_where_the_router_had_not_heard_of_it(lab: Lab) -> None:
+    async def down(plane: ControlPlane) -> None:
+        await ended(plane, await plane.services["shop"].down(Asker(if_busy="wait")))
+        await tidied(plane)
+
+    async def found(plane: ControlPlane) -> None:
+        assert status(plane)["services"][0]["state"] == "stopped"
+
+    lab.run(lambda plane: deployed(plane, an_order("v1")))
+    lab.run(down)
+    history = lab.world.router.history
+    while not history[-1][1].services:  # the proxy ended before it heard of the end, and has come back as it was
+        del history[-1]
+    lab.run(found)
+    assert lab.world.router.table == RoutingTable()

@@ -208,6 +208,27 @@ def test_a_kept_version_is_one_switch_away_and_retired_when_keep_is_over(lab: La
     assert wrongs(lab, "v3.1") == []
 
 
+def test_an_instance_that_the_kept_version_loses_does_not_turn_the_rollback_to_it(lab: Lab) -> None:
+    launched(lab)
+
+    async def scene(plane: ControlPlane) -> None:
+        await update(plane, BlueGreen(judge=timedelta(seconds=1), keep=timedelta(minutes=5)))
+        lab.world.router.confirming.close()
+        answer = await plane.services["shop"].rollback(None, Asker())
+        await asyncio.sleep(0.1)  # the router is asked to switch
+        kept = [there.id for there in lab.world.platform.running if there.intent.revision == "v1.1"]
+        lab.world.platform.exit(kept[0])
+        await asyncio.sleep(0.1)
+        lab.world.router.confirming.open()
+        back = await ended(plane, answer)
+        assert (back.outcome, status(plane)["services"][0]["stable"]) == ("promoted", "v1")
+        await asyncio.sleep(10)
+        await tidied(plane)
+
+    lab.run(scene)
+    assert wrongs(lab, "v1.1", covered=False) == []
+
+
 def test_a_machine_that_restarted_in_mid_rollout_brings_the_stable_version_back(lab: Lab) -> None:
     launched(lab)
 

@@ -172,7 +172,7 @@ class ControlPlane:
                     await self._confirmed({**self.tables.confirmed, name: table})
 
     async def _confirmed(self, tables: dict[str, ServiceTable]) -> None:
-        if tables:
+        if self.services:  # where they all were stopped as well: a proxy may have been left before it heard of it
             await self._insist(lambda: self.world.router.apply(RoutingTable(tables)))
         self.tables.confirmed = tables
 

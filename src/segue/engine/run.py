@@ -15,7 +15,7 @@ from typing import Any
 
 from segue.core import strategies
 from segue.core.demand import Demand
-from segue.core.release import NOTHING, Return, version_of
+from segue.core.release import NOTHING, Return, Revision, version_of
 from segue.core.steps import Judge, Plan, Proof, Run, Shift, Step, decision
 from segue.core.verdict import Basis, Judgement, decode
 from segue.engine.book import Book
@@ -140,8 +140,12 @@ class Runner:
             return None
         if broken := self._keeper.fleet.broken(new):
             return Setback(broken.trouble, broken.log)
-        lost = self._keeper.lost(new) if self.record.release else None
+        lost = self._keeper.lost(new) if self.record.release and not self._was_kept(new) else None
         return Setback(lost) if lost else None
+
+    def _was_kept(self, version: Revision) -> bool:
+        """Whether `version` stood by, proven and at strength: what it loses is started again, as of what serves."""
+        return self.record.start.count(version) > 0
 
     @property
     def _brings_something_new(self) -> bool:

@@ -99,8 +99,10 @@ class App:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the other side has gone
         finally:
-            self._conversations.discard(task)
             writer.close()
+            with suppress(ConnectionError):  # the other side has gone
+                await writer.wait_closed()  # before that the last of it is still here, and would end with the loop
+            self._conversations.discard(task)
 
     async def _converse(self, connection: Connection) -> None:
         while not self.leaving.is_set() and not connection.writer.is_closing():
