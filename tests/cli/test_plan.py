@@ -60,7 +60,7 @@ def test_at_little_traffic_it_says_what_is_done_instead_and_what_would_be_enough
     said = segue("plan", "--strategy", "canary", "--version", "v2")
     assert " ".join(rows(said)[1]).startswith("4 10% 910 requests: from 5/s on 13 min from 0.4/s on ")
     assert (
-        "Step 4, 10%: 18 requests in 30 min, a verdict needs about 910; going on by health alone, "
+        "Step 4, 10 %: 18 requests in 30 min, a verdict needs about 910; going on by health alone, "
         "`judge.low_traffic`.\n"
     ) in said.out
     assert "about 1 min 35 s." in said.out, "it is not waited for"
@@ -72,7 +72,7 @@ def test_without_traffic_it_says_from_how_much_on(segue: Segue, measured: Any) -
     assert "Traffic: no request reached v1 in the last 10 min." in said.out
     first = " ".join(rows(said)[1])
     assert first == "4 50% no alarm for 30 s from 2.7/s on from 15/s on from 77/s on from 6.7/s on"
-    assert "Step 4, 50%: no request in 30 s, too few to judge; health alone." in said.out
+    assert "Step 4, 50 %: no request in 30 s, too few to judge; health alone." in said.out
 
 
 def test_what_is_never_compared_is_never_seen(segue: Segue, measured: Any) -> None:

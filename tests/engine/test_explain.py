@@ -374,7 +374,7 @@ def test_an_alarm_is_explained_with_the_numbers_of_its_judgement(lab: Lab) -> No
         assert texts(document, "asked") == ["bo asked for v2 in place of v1, canary: a better cart"]
         assert texts(document, "checked") == ["each instance of v2 is healthy and passed 1 smoke test"]
         assert texts(document, "shift") == [
-            "v2 has 10% of the traffic, v1 has 90% of the traffic",
+            "v2 has 10 % of the traffic, v1 has 90 % of the traffic",
             "v1 has all of the traffic again",
         ]
         assert texts(document, "hook") == [

@@ -121,7 +121,7 @@ def test_at_little_traffic_each_proof_says_what_is_done_without_it(lab: Lab) -> 
         assert plan["traffic"]["text"] == "0.1 requests a second reached v1 in the last 10 min"
         assert [one["possible"] for one in proofs(plan)] == [False, False]
         assert proofs(plan)[0]["text"] == (
-            "10%: 3 requests in 5 min, a verdict needs about 910; going on by health alone, `judge.low_traffic`"
+            "10 %: 3 requests in 5 min, a verdict needs about 910; going on by health alone, `judge.low_traffic`"
         )
 
     play(lab, scene, rate=0.1)
@@ -170,7 +170,7 @@ def test_too_few_requests_for_a_silence_are_said_to_be_too_few(lab: Lab) -> None
     async def scene(plane: ControlPlane) -> None:
         rolling = Rolling(first_judge=timedelta(seconds=10), judge=timedelta(seconds=100))
         first, *others = (await planned(plane, shop("v2", strategy=rolling)))["judgements"]
-        assert first["text"] == "25%: about 2 requests in 10 s, too few to judge; health alone"
+        assert first["text"] == "25 %: about 2 requests in 10 s, too few to judge; health alone"
         assert [one["text"] for one in others] == [None, None, None]
 
     play(lab, scene, rate=1)

@@ -137,7 +137,7 @@ def test_without_a_request_a_canary_goes_on_by_health_and_says_so(lab: Lab) -> N
         judged = [step.verdict["reason"] for step in plane.journal.steps(done.id) if step.verdict]
         assert (
             judged[0]
-            == "10%: 0 requests, a verdict needs some hundreds; going on by health alone, `judge.low_traffic`"
+            == "10 %: 0 requests, a verdict needs some hundreds; going on by health alone, `judge.low_traffic`"
         )
 
     play(lab, scene, rate=0)

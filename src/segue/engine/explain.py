@@ -14,9 +14,9 @@ from typing import Any
 
 from segue.core import quantities
 from segue.core.release import ALL, Revision, version_of
-from segue.core.steps import Check, Judge, Proof, Shift, Silence, percent
+from segue.core.steps import Check, Judge, Proof, Shift, Silence
 from segue.engine.records import Event, RolloutRecord, StepRecord, VersionRecord
-from segue.judge import words
+from segue.judge import reasons, words
 from segue.judge.words import Names
 
 Document = dict[str, Any]
@@ -148,7 +148,9 @@ def _shift(told: Told, shares: Mapping[Revision, Any], way: str) -> str:
     if all_of_it:
         return f"{version_of(all_of_it)} has all of the traffic{again}"
     order = sorted(shares, key=lambda version: version != told.record.new)
-    return ", ".join(f"{version_of(version)} has {percent(shares[version])} of the traffic" for version in order)
+    return ", ".join(
+        f"{version_of(version)} has {reasons.share(shares[version])} of the traffic" for version in order
+    )
 
 
 def _judged(told: Told, step: StepRecord, ended: datetime) -> Decision:

@@ -11,13 +11,14 @@ from segue.core.quantities import about
 from segue.core.quantities import rate as a_second
 from segue.core.release import Revision, Share, version_of
 from segue.core.simulate import Played
-from segue.core.steps import Judge, Proof, Silence, percent
+from segue.core.steps import Judge, Proof, Silence
 from segue.engine.records import Judging
 from segue.engine.usual import Usual
 from segue.judge.comparison import FEW
 from segue.judge.forecast import HARMS, MOST_RATE, Forecast, Harm
 from segue.judge.reasons import duration
 from segue.judge.reasons import requests as counted
+from segue.judge.reasons import share as in_words
 
 OTHERWISE = {
     "continue": "going on by health alone, `judge.low_traffic`",
@@ -99,7 +100,7 @@ class Outlook:
             "needs_seconds": None,
             "needs_rate": None,
             "finds": [self._finds(harm, share, length) for harm in HARMS],
-            "text": f"{percent(share)}: {some} in {duration(length)}, too few to judge; health alone"
+            "text": f"{in_words(share)}: {some} in {duration(length)}, too few to judge; health alone"
             if few
             else None,
         }
@@ -128,7 +129,7 @@ class Outlook:
             return None
         some = f"about {about(needs):,}" if needs is not None else "more than there can be"
         otherwise = OTHERWISE[self._judging.low_traffic]
-        return f"{percent(share)}: {counted(requests)} in {duration(most)}, a verdict needs {some}; {otherwise}"
+        return f"{in_words(share)}: {counted(requests)} in {duration(most)}, a verdict needs {some}; {otherwise}"
 
     def _finds(self, harm: Harm, share: Share, within: float) -> dict[str, Any]:
         """How soon `harm` raises an alarm; where that is too late, or not known: from which traffic on it is not."""

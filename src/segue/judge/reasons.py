@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from math import exp, floor, log10
 
 from segue.judge.settings import Margin
@@ -64,6 +65,11 @@ def requests(number: int) -> str:
 def percent(failures: float, attempts: float) -> str:
     """``1.19 %``."""
     return f"{failures / attempts * 100 if attempts else 0.0:.2f} %"
+
+
+def share(of_traffic: float | Fraction) -> str:
+    """``10 %``, ``33.3 %``: a share of the traffic within a sentence."""
+    return f"{float(of_traffic) * 100:.3g} %"
 
 
 def milliseconds(microseconds: float) -> str:
