@@ -229,6 +229,25 @@ def test_an_instance_that_the_kept_version_loses_does_not_turn_the_rollback_to_i
     assert wrongs(lab, "v1.1", covered=False) == []
 
 
+def test_a_version_that_segue_has_left_for_its_failures_is_not_what_a_rollback_goes_to(lab: Lab) -> None:
+    launched(lab)
+
+    async def scene(plane: ControlPlane) -> None:
+        shop, keep = plane.services["shop"], BlueGreen(judge=timedelta(seconds=1), keep=timedelta(minutes=5))
+        for name in ("v2", "v3"):
+            await deployed(plane, an_order(name, replicas=TWO, strategy=keep))
+        lost = next(there for there in lab.world.platform.running if there.intent.revision == "v3.1")
+        lab.world.platform.exit(lost.id)
+        while (shop.record.stable, shop.rollout) != ("v2.1", None):
+            await asyncio.sleep(0.1)
+        await tidied(plane)
+        assert shop.previous() == "v1"
+        back = await ended(plane, await shop.rollback("v3", Asker(if_busy="wait")))
+        assert (back.outcome, shop.record.stable, shop.previous()) == ("promoted", "v3.2", "v2")
+
+    lab.run(scene)
+
+
 def test_a_machine_that_restarted_in_mid_rollout_brings_the_stable_version_back(lab: Lab) -> None:
     launched(lab)
 

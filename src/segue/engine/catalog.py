@@ -104,11 +104,16 @@ class Catalog:
         self._store.save_environment(self.service, first, order.environment)
         return VersionRecord(order.version, 1, version, recipe, order.hooks, self._clock.now())
 
-    def served(self, now: Revision | None) -> Iterator[str]:
-        """The names of versions other than `now` that have served and are still known, the latest first."""
+    def served(self, now: Revision | None, *, failed: bool = True) -> Iterator[str]:
+        """The names of versions other than `now` that have served and are still known, the latest first.
+
+        Not `failed`: without those that Segue has gone back from by itself, and that have not served since.
+        """
         left = {known.name for known in self.known.values()} - {now and version_of(now)}
-        for sides in self._journal.promoted(self.service) if left else ():
-            for name in (version_of(side) for side in sides if side):
+        for takeover in self._journal.promoted(self.service) if left else ():
+            if takeover.failed and takeover.old and not failed:
+                left.discard(version_of(takeover.old))
+            for name in (version_of(side) for side in (takeover.new, takeover.old) if side):
                 if name in left:
                     left.remove(name)
                     yield name

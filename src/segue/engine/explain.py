@@ -15,7 +15,7 @@ from typing import Any
 from segue.core import quantities
 from segue.core.release import ALL, Revision, version_of
 from segue.core.steps import Check, Judge, Proof, Shift, Silence
-from segue.engine.records import Event, RolloutRecord, StepRecord, VersionRecord
+from segue.engine.records import ITSELF, Event, RolloutRecord, StepRecord, VersionRecord
 from segue.judge import reasons, words
 from segue.judge.words import Names
 
@@ -210,7 +210,7 @@ def _troubled(event: Event) -> bool:
 def _asked(told: Told) -> str:
     record, names = told.record, told.names
     reason = f": {record.asked}" if record.asked else ""
-    who = "Segue itself" if record.who == "segue" else record.who
+    who = "Segue itself" if record.who == ITSELF else record.who
     if record.release is None or record.new is None:
         return f"{who} asked for {record.kind}{reason}"
     instead = f" in place of {names.old}" if record.old and record.old != record.new else ""

@@ -26,11 +26,13 @@ from segue.core.steps import Plan
 from segue.engine import rows
 from segue.engine.clock import Clock
 from segue.engine.records import (
+    ITSELF,
     IntentRecord,
     Parting,
     RolloutRecord,
     ServiceRecord,
     StepRecord,
+    Takeover,
     VersionRecord,
 )
 from segue.engine.told import Told
@@ -143,14 +145,15 @@ class Journal(Told):
         found = self._db.each(f"SELECT * FROM rollout {of} ORDER BY rowid DESC", *whose)
         return (rows.read_rollout(row) for row in found)
 
-    def promoted(self, service: str) -> Iterator[tuple[Revision | None, Revision | None]]:
-        """What each rollout of `service` has brought to serve, and what had served before: the newest first."""
+    def promoted(self, service: str) -> Iterator[Takeover]:
+        """What each rollout of `service` has brought to serve: the newest first."""
         found = self._db.each(
-            "SELECT new, old FROM rollout WHERE service = ? AND outcome = 'promoted' AND release IS NOT NULL"
-            " ORDER BY rowid DESC",
+            "SELECT new, old, kind = 'rollback' AND who = ? AS failed FROM rollout"
+            " WHERE service = ? AND outcome = 'promoted' AND release IS NOT NULL ORDER BY rowid DESC",
+            ITSELF,
             service,
         )
-        return ((row["new"], row["old"]) for row in found)
+        return (Takeover(row["new"], row["old"], bool(row["failed"])) for row in found)
 
     def unfinished(self, service: str) -> RolloutRecord | None:
         """The rollout of `service` that has not ended."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import TypeAdapter
 
@@ -202,6 +202,18 @@ class RolloutRecord:
     def origin(self) -> Demand:
         """The demand that the plan being carried out begins from."""
         return self.turned_at if self.turned_at is not None else self.start
+
+
+ITSELF = "segue"
+"""Who asks for what is done by the clock, or because something failed."""
+
+
+class Takeover(NamedTuple):
+    """One version took over from another; `failed`: from one that Segue itself went back from."""
+
+    new: Revision | None
+    old: Revision | None
+    failed: bool
 
 
 @dataclass(frozen=True, slots=True)

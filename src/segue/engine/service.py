@@ -17,7 +17,7 @@ from segue.engine.journal import Journal
 from segue.engine.life import Life
 from segue.engine.orders import Answer, Asker, Order
 from segue.engine.recent import Recent
-from segue.engine.records import Hooks, IntentRecord, RolloutRecord, ServiceRecord, StepRecord, VersionRecord
+from segue.engine.records import ITSELF, Hooks, IntentRecord, RolloutRecord, ServiceRecord, StepRecord, VersionRecord
 from segue.engine.run import Runner
 from segue.engine.setback import Setback
 from segue.errors import Refused, Usage
@@ -72,10 +72,13 @@ class Service:
         return self._life.side()
 
     def previous(self) -> str | None:
-        """The version that a rollback goes to now: the kept one, or the last other one that served."""
+        """The version that a rollback goes to now: the kept one, or the last other one that served and did not fail.
+
+        Who does not know yet that Segue has gone back by itself must not bring the bad version back.
+        """
         if kept := self.keeper.demand.kept:
             return version_of(kept)
-        return next(self.catalog.served(self.record.stable), None)
+        return next(self.catalog.served(self.record.stable, failed=False), None)
 
     # Running
 
@@ -109,7 +112,7 @@ class Service:
                 await self._clock.sleep(min(left, 1.0))
             else:
                 with suppress(Refused):  # somebody else ended it at the same moment
-                    await self.retire(Asker("segue", "keep is over", if_busy="wait"))
+                    await self.retire(Asker(ITSELF, "keep is over", if_busy="wait"))
 
     async def _go_back_in_keep(self) -> None:
         """Go back by itself when the version that serves fails while another one is kept."""
@@ -117,7 +120,7 @@ class Service:
         while True:
             setback = await guard.alarm()
             with suppress(Refused):  # a person was quicker
-                asker = Asker("segue", setback.reason, basis=setback.basis.value, log=setback.log)
+                asker = Asker(ITSELF, setback.reason, basis=setback.basis.value, log=setback.log)
                 await self.rollback(None, asker)
 
     # Requests
