@@ -27,7 +27,8 @@ class Fault:
     """`act`: what is done in the middle of an operation. `before`: it is done at rest, before the operation.
 
     `exits`: how an operation that would succeed may end besides. `lost`: what of safe requests users may lose.
-    `forgets`: the operation itself may be forgotten. `replaces`: Envoy is another one afterwards.
+    `forgets`: the operation itself may be forgotten. `replaces`: Envoy is another one afterwards. `returns`: a
+    version that was promoted may be gone back from while the old one is kept.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Fault:
     before: bool = False
     forgets: bool = False
     replaces: bool = False
+    returns: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -170,10 +172,10 @@ FAULTS = (
     Fault("guardian and control plane killed", _kill_guardian_and_plane),
     Fault("Envoy killed", _kill(World.envoy), REFUSED, OUTAGE, replaces=True),
     Fault("Envoy and control plane killed", _kill_both, REFUSED, OUTAGE, replaces=True),
-    Fault("an instance killed", _kill(_an_instance), REFUSED),
+    Fault("an instance killed", _kill(_an_instance), REFUSED, returns=True),
     Fault("control plane stands still", _stop(World.plane, 1, 6)),
     Fault("Envoy stands still", _stop(World.envoy, 0.3, 1.5), REFUSED),
-    Fault("an instance stands still", _stop(_an_instance, 1, 4), REFUSED),
+    Fault("an instance stands still", _stop(_an_instance, 1, 4), REFUSED, returns=True),
     Fault("disk full", _fill, frozenset({1, 3, 4})),
     Fault("no descriptors", _no_descriptors, frozenset({1, 3, 4})),
     Fault("journal damaged at rest", _damage, before=True),

@@ -38,7 +38,10 @@ GOOD: Mapping[str, str] = {"APP_DELAY": "0.01"}
 
 @dataclass(frozen=True)
 class Operation:
-    """`command`: of Segue's. `version`: the one that is to serve afterwards; `good`: whether it can."""
+    """`command`: of Segue's. `version`: the one that is to serve afterwards; `good`: whether it can.
+
+    `keeps`: the old version is kept for a while.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -46,6 +49,7 @@ class Operation:
     good: bool = True
     interrupted: bool = False
     second: bool = False
+    keeps: bool = False
 
     @property
     def meanwhile(self) -> str:
@@ -110,7 +114,8 @@ class Deployer:
         command = ("deploy", "--version", version)
         whole = f"{how['use']}{': ' if name else ''}{name}"
         other = random.random()
-        return Operation(whole, command, version, not name, other < 0.06, 0.06 <= other < 0.12)
+        keeps = how[how["use"]].get("keep", "0s") != "0s"
+        return Operation(whole, command, version, not name, other < 0.06, 0.06 <= other < 0.12, keeps)
 
     def served(self, version: str) -> None:
         """`version` serves now."""
@@ -213,6 +218,8 @@ def _judged(this: Round, deployer: Deployer, envoy: int) -> None:
         right = {deployer.stable, operation.version} if operation.good else {deployer.stable}
     else:
         right = {operation.version if this.exit == 0 else deployer.stable}
+    if fault.returns and this.exit == 0 and operation.keeps:
+        right.add(deployer.stable)
     if operation.second and fault.forgets:
         right.add(operation.meanwhile)
     if stable not in right:

@@ -28,7 +28,7 @@ from segue.routers.envoy.process import binary
 from segue.testing import trial
 from segue.testing.cast import Cast
 from segue.testing.moments import until
-from segue.testing.site import Segue, Shop, kill, leftovers
+from segue.testing.site import Segue, Shop, described, kill, leftovers
 from segue.testing.trial import Users
 
 ROOM = "96m"
@@ -161,7 +161,7 @@ class World(Cast):
         shown = [i for version in status["versions"].values() for i in version["instances"]]
         wanted = {self.guardian(), self.plane(), self.envoy(), *(i["pid"] for i in shown if i["pid"])}
         there = {process.pid: process for process in psutil.process_iter() if _of(process, self.root)}
-        found = [f"left: {' '.join(there[pid].cmdline())[:90]}" for pid in there.keys() - wanted]
+        found = [f"left: {described(there[pid])[:90]}" for pid in there.keys() - wanted]
         found += [f"not there: pid {pid}" for pid in wanted - there.keys()]
         ports = {int(i["address"].rpartition(":")[2]) for i in shown if i["address"]} | {self.shop.port}
         listening = {

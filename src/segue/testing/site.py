@@ -131,7 +131,7 @@ def leftovers(folder: Path, within: float = 10.0) -> list[str]:
     deadline = time.monotonic() + within
     while (left := _of(folder)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return [_described(process) for process in left]
+    return [described(process) for process in left]
 
 
 def kill(folder: Path) -> None:
@@ -157,8 +157,9 @@ def _belongs(process: psutil.Process, folder: str) -> bool:
     return any(folder in trace for trace in traces)
 
 
-def _described(process: psutil.Process) -> str:
+def described(process: psutil.Process) -> str:
+    """Its pid and what runs in it, as far as that can be told yet."""
     try:
         return f"{process.pid} {' '.join(process.cmdline())[:200]}"
-    except psutil.NoSuchProcess:
+    except psutil.Error:  # it ends just now
         return str(process.pid)
