@@ -59,7 +59,7 @@ class Drawn(Knobs):
         self._usual, self._then = Odds(**told["usual"]), Odds(**told["then"])
         self._file, self._random = told["while"], Random(f"{told['seed']}/{instance}")
 
-    def fault(self) -> str:
+    def fault(self, path: bytes) -> str:
         """What goes wrong with the next request; how long that takes is drawn as well."""
         odds = self._then if os.access(self._file, os.F_OK) else self._usual
         self.delay = odds.delay(self._random)

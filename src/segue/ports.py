@@ -184,6 +184,13 @@ class Evidence(Protocol):
         """The account of the service's requests. Raises RouterLost."""
         ...
 
+    async def paths(self, service: str) -> Sequence[str]:
+        """The paths of requests since the last call, of all or of some, while the table is `learning`; else none.
+
+        After a restart of ours it may begin with what was told before. Raises RouterLost.
+        """
+        ...
+
     async def visits(self, service: str) -> Sequence[Visit]:
         """What was seen since the last call of those who take part in the service's experiment; none: there is none.
 

@@ -42,6 +42,10 @@ def table(
     return RoutingTable({"shop": replace(of, sticky=Sticky()) if experiment else of})
 
 
+def apart(told: RoutingTable, paths: tuple[str, ...], *, learning: bool) -> RoutingTable:
+    return RoutingTable({"shop": replace(told.services["shop"], paths=paths, learning=learning)})
+
+
 class Fakes(Stand):
     """The fakes, in virtual time."""
 
@@ -61,14 +65,18 @@ class Fakes(Stand):
         trial: Revision | None = None,
         instances: int = 1,
         experiment: Experiment | None = None,
+        paths: tuple[str, ...] = (),
+        learning: bool = False,
     ) -> None:
-        await self._world.router.apply(table(shares, trial, "127.0.0.1:8080", instances, experiment=experiment))
+        told = table(shares, trial, "127.0.0.1:8080", instances, experiment=experiment)
+        await self._world.router.apply(apart(told, paths, learning=learning))
 
     async def fail(self, *names: Revision | InstanceId) -> None:
         self._failing = dict.fromkeys(names, 1.0)
 
-    async def request(self, count: int) -> None:
-        self._world.evidence.flow("shop", rate=count, failing=self._failing)
+    async def request(self, count: int, path: str = "/") -> None:
+        paths = {path.partition("?")[0]: Fraction(1)}
+        self._world.evidence.flow("shop", rate=count, failing=self._failing, paths=paths)
         await self._clock.sleep(1)
         self._world.evidence.flow("shop", rate=0)
 
@@ -95,17 +103,20 @@ class Envoy(Stand):
         trial: Revision | None = None,
         instances: int = 1,
         experiment: Experiment | None = None,
+        paths: tuple[str, ...] = (),
+        learning: bool = False,
     ) -> None:
-        await self._router.apply(table(shares, trial, self._listen, instances, self._ports, experiment))
+        told = table(shares, trial, self._listen, instances, self._ports, experiment)
+        await self._router.apply(apart(told, paths, learning=learning))
         await self._router.settled()
 
     async def fail(self, *names: Revision | InstanceId) -> None:
         self._failing = set(names)
 
-    async def request(self, count: int) -> None:
+    async def request(self, count: int, path: str = "/") -> None:
         async with httpx.AsyncClient(base_url=f"http://{self._listen}", timeout=20) as client:
             for _ in range(count):
-                await client.get("/")
+                await client.get(path)
 
     def run(self, story: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(self._around(story))

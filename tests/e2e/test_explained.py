@@ -63,6 +63,21 @@ def test_what_was_taken_back_is_explained_with_the_report_s_numbers_and_judged_a
     assert "did you mean `judge.alarm.errors`?" in wrong.stderr and "judge.undecided" in wrong.stderr
 
 
+def test_a_version_that_is_worse_on_one_path_only_is_taken_back_and_the_path_is_named(shop: Shop, load: Load) -> None:
+    write(shop)
+    shop.deploy("v1")
+    for path, rate in (("", 200), ("cart/7", 100), ("cart/8", 100), ("checkout", 50)):
+        load(f"{shop.url}{path}", connections=8, rate=rate).more(50)
+    env = {"APP_BROKEN": "500", "APP_BROKEN_SHARE": "0.25", "APP_BROKEN_PATH": "/checkout", "APP_START_DELAY": "2"}
+    shop.write(env=env, strategy=CANARY)
+    shop.deploy("v2", expect=1)
+    alarm = the_alarm(explained(shop))
+    assert alarm["verdict"]["numbers"]["worse"] == "/checkout"
+    assert any(sentence.startswith("Only /checkout got worse: ") for sentence in alarm["why"])
+    other = explained(shop, "--replay", "judge.alarm.errors=90%")["replay"]
+    assert (other["flaws"], other["now"]) == ([], None)
+
+
 @pytest.mark.slow
 def test_what_was_promoted_without_a_request_is_explained_by_health(shop: Shop) -> None:
     write(shop)

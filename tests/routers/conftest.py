@@ -7,7 +7,7 @@ import pytest
 
 from segue.routers.envoy.router import EnvoyRouter
 
-from .world import World, port
+from .world import Process, World, port
 
 
 @pytest.fixture
@@ -16,6 +16,18 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     made = World(tmp_path)
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def old(world: World) -> Process:
+    """The old version's instance."""
+    return await world.backend("old")
+
+
+@pytest.fixture
+async def new(world: World) -> Process:
+    """The new version's instance."""
+    return await world.backend("new")
 
 
 @pytest.fixture

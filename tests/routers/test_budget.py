@@ -15,18 +15,6 @@ from segue.routers.envoy.router import EnvoyRouter
 from .world import HALF, V1, V2, Answer, Process, World, Wrk, ask, service, table, until, version
 
 
-@pytest.fixture
-async def old(world: World) -> Process:
-    """The old version's instance."""
-    return await world.backend("old")
-
-
-@pytest.fixture
-async def new(world: World) -> Process:
-    """The new version's instance."""
-    return await world.backend("new")
-
-
 def bounded(listen: str, old: Process, new: Process, replays: int | None, patience: float = 1) -> ServiceTable:
     """All users are on the new version."""
     sides = service(listen, version(V1, 0, old), version(V2, 1, new), trial=V2)

@@ -21,18 +21,6 @@ TOKEN = "x-segue-preview: open sesame\r\n"
 
 
 @pytest.fixture
-async def old(world: World) -> Process:
-    """The old version's instance."""
-    return await world.backend("old")
-
-
-@pytest.fixture
-async def new(world: World) -> Process:
-    """The new version's instance."""
-    return await world.backend("new")
-
-
-@pytest.fixture
 def place() -> str:
     """Where the preview is."""
     return f"127.0.0.1:{port()}"

@@ -33,18 +33,6 @@ User = str
 """What a user sends with every request."""
 
 
-@pytest.fixture
-async def old(world: World) -> Process:
-    """The old version's instance."""
-    return await world.backend("old")
-
-
-@pytest.fixture
-async def new(world: World) -> Process:
-    """The new version's instance."""
-    return await world.backend("new")
-
-
 def split(
     listen: str, old: Process, new: Process, share: Fraction, by: Sticky | None = None, **more: Any
 ) -> ServiceTable:

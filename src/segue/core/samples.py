@@ -21,6 +21,7 @@ def since(now: Sample, start: Sample) -> Sample:
             for edge, count in now.latency_us.items()
             if count > start.latency_us.get(edge, 0)
         },
+        parts={path: since(part, start.parts.get(path, Sample())) for path, part in now.parts.items()},
     )
 
 
@@ -31,6 +32,10 @@ def plus(one: Sample, other: Sample) -> Sample:
         attempts=one.attempts + other.attempts,
         failures=one.failures + other.failures,
         latency_us={edge: one.latency_us.get(edge, 0) + other.latency_us.get(edge, 0) for edge in edges},
+        parts={
+            path: plus(one.parts.get(path, Sample()), other.parts.get(path, Sample()))
+            for path in sorted({*one.parts, *other.parts})
+        },
     )
 
 

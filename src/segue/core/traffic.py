@@ -141,7 +141,8 @@ class ServiceTable:
     while the shares grow one way. `replays`: how many requests at a time may be sent to the others because the
     version on trial failed them; what it failed beyond that its users see. None: no bound. `certificate`: what users
     are shown, where the route has TLS. `experiment`: those who take part are divided, and their visits written down;
-    who does not is given the other version, and is no evidence.
+    who does not is given the other version, and is no evidence. `paths`: what is counted by itself as well, the
+    first that a request's path begins with. `learning`: the paths of requests are written down, to find such.
     """
 
     service: str
@@ -154,6 +155,8 @@ class ServiceTable:
     replays: int | None = None
     certificate: Certificate | None = None
     experiment: Experiment | None = None
+    paths: tuple[str, ...] = ()
+    learning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +198,14 @@ class Sample:
     """Attempts on one version since its router started: cumulative counts.
 
     `failures` are answers of 5xx, resets, refused connections and timeouts; `latency_us` is a histogram,
-    upper edge of the bucket in microseconds → attempts whose first byte came within that bucket.
+    upper edge of the bucket in microseconds → attempts whose first byte came within that bucket. `parts`: the same of
+    each of the table's `paths`, and of all others (`core.paths.OTHERS`), where there are any.
     """
 
     attempts: int = 0
     failures: int = 0
     latency_us: Mapping[float, int] = field(default_factory=dict)
+    parts: Mapping[str, Sample] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

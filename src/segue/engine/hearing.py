@@ -9,10 +9,11 @@ Each entry that is written down also says when, `at`: in seconds since the rollo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from segue.core.paths import OTHERS
 from segue.core.sources import Answer, Nothing, Values, Word
 from segue.core.steps import Gate
 from segue.core.traffic import Sample
@@ -34,6 +35,11 @@ Entry = Mapping[str, Any]
 def before(sample: Sample) -> Entry:
     """What the old version did in the ten minutes before the new one got its first share."""
     return {"what": "before", "old": _short(sample)}
+
+
+def paths(found: Sequence[str]) -> Entry:
+    """The paths that are told apart from now on: looks have each by itself as well, and all others together."""
+    return {"what": "paths", "paths": list(found)}
 
 
 def look(
@@ -92,12 +98,14 @@ class Hearing:
     """The entries of one rollout, heard by the judge in their order: so many were `heard`.
 
     `beside`: the old version's attempts since the step that is being proven began. `matched`: log lines so far.
+    `paths`: those that are told apart; None: that is not decided yet.
     """
 
     def __init__(self, judging: Judging) -> None:
         self.comparison: Comparison | None = None
         self.heard = self.proving = self.beside = 0
         self.outage = Outage()
+        self.paths: tuple[str, ...] | None = None
         self.lines_alarm = False
         self.matched = Counts()
         self._gaps: list[tuple[float, float]] = []
@@ -111,6 +119,10 @@ class Hearing:
             case "before":
                 self.comparison = Comparison(self._settings, _sample(entry["old"]))
                 self.outage = Outage(_sample(entry["old"]))
+                self._tell_apart()
+            case "paths":
+                self.paths = tuple(entry["paths"])
+                self._tell_apart()
             case "look":
                 self._look(entry)
             case "gap":
@@ -127,6 +139,10 @@ class Hearing:
             case "prove" if self.comparison is not None:
                 self.proving, self.beside = entry["number"], 0
                 self.comparison.step(Gate(entry["gate"]))
+
+    def _tell_apart(self) -> None:
+        if self.comparison is not None and self.paths:
+            self.comparison.tell_apart((*self.paths, OTHERS))
 
     def _look(self, entry: Entry) -> None:
         if self.comparison is not None:
@@ -204,9 +220,12 @@ def _answer(entry: Entry) -> Answer:
 
 
 def _short(sample: Sample) -> list[Any]:
-    return [sample.attempts, sample.failures, {str(edge): n for edge, n in sample.latency_us.items() if n}]
+    short = [sample.attempts, sample.failures, {str(edge): n for edge, n in sample.latency_us.items() if n}]
+    parts = {path: _short(part) for path, part in sample.parts.items() if part.attempts or part.failures}
+    return [*short, parts] if parts else short
 
 
 def _sample(short: list[Any]) -> Sample:
-    attempts, failures, latency = short
-    return Sample(attempts, failures, {float(edge): n for edge, n in latency.items()})
+    attempts, failures, latency, *parts = short
+    apart = {path: _sample(part) for path, part in (parts[0] if parts else {}).items()}
+    return Sample(attempts, failures, {float(edge): n for edge, n in latency.items()}, apart)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 from segue.core.demand import Demand
@@ -90,8 +91,14 @@ class Keeper:
         if rollout.trial is not None:
             before = self.trial or Trial(rollout.trial)
             self._patience = before.patience if patience is None else patience
-            trial = Trial(rollout.trial, self._patience, before.busy if busy is None else busy)
+            trial = Trial(rollout.trial, self._patience, before.busy if busy is None else busy, paths=before.paths)
             self.trial = trial.of(rollout, self._token)
+            self.bell.ring()
+
+    def tell_apart(self, paths: tuple[str, ...]) -> None:
+        """The router is to count these paths by themselves as well, for as long as a version is on trial."""
+        if self.trial is not None:
+            self.trial = replace(self.trial, paths=paths)
             self.bell.ring()
 
     async def busy(self, revision: Revision | None) -> int:

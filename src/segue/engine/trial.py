@@ -19,7 +19,10 @@ AT_LEAST = 64
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A version on trial; see `ServiceTable`. `busy`: how many requests at a time an old instance has as a rule."""
+    """A version on trial; see `ServiceTable`. `busy`: how many requests at a time an old instance has as a rule.
+
+    `paths`: those that are told apart; None: they are being learned.
+    """
 
     revision: Revision
     patience: timedelta = PATIENCE
@@ -27,6 +30,7 @@ class Trial:
     sticky: Sticky | None = None
     preview: Preview | None = None
     experiment: Experiment | None = None
+    paths: tuple[str, ...] | None = None
 
     def of(self, rollout: RolloutRecord, token: Callable[[], str]) -> Trial:
         """The trial with what the strategy of `rollout` asks for. `token`: what a preview off loopback demands."""
@@ -46,6 +50,7 @@ class Trial:
         Where there is none of them, what fails is repeated by this version's own instances: nobody is to be spared.
         """
         known = {backend.revision for backend in table.backends}
+        given = any(backend.share for backend in table.backends if backend.revision == self.revision)
         return replace(
             table,
             trial=self.revision,
@@ -54,6 +59,9 @@ class Trial:
             experiment=self.experiment,
             preview=self.preview if self.preview and self.preview.revision in known else None,
             replays=others * max(AT_LEAST, self.busy) if 0 < others < usual else None,
+            paths=self.paths or (),
+            # Of who takes part in an experiment some requests are written for another end.
+            learning=self.paths is None and not (self.experiment and given),
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from segue.core.paths import busiest
 from segue.core.release import NOTHING, Revision, Share, version_of
 from segue.core.samples import percentile, since, went_back
 from segue.core.sources import About, Asked
@@ -35,6 +36,9 @@ from segue.ports import Lines as LineReader
 
 TIMES_USUAL = 3
 """The shield waits so many times as long as the slowest in a thousand of the old version's answers take."""
+
+ENOUGH_PATHS = 200
+"""The paths of so many requests tell which ones are busy."""
 
 A_SECOND = 100
 """What a second of all of the traffic weighs. Lines are compared by shares: they may come without a request."""
@@ -75,6 +79,7 @@ class Watch:
         self._worst: tuple[InstanceId, Matches] | None = None
         asked = rollout.judging.asked if rollout.trial else ()
         self._inquiry = Inquiry(asked, [sight.source(one) for one in asked], clock)
+        self._paths: list[str] = []
         self._people = People(rollout, sight.evidence, journal)
         self._replay()
 
@@ -130,7 +135,23 @@ class Watch:
                 self._journal.put_ledger(self.rollout.id, ledgers.encode(self.ledger))
             self._hear(samples, seldom=seldom)
             self._inquire()
+            await self._learn()
             await self._people.look()
+
+    async def _learn(self) -> None:
+        """Find out which paths are to be told apart, until that is known, and have the router do it."""
+        if self._keeper.trial is None or self._keeper.trial.paths is not None:
+            return
+        if self._hearing.paths is None:
+            try:
+                self._paths += await self._sight.evidence.paths(self.rollout.service)
+            except RouterLost:
+                return
+            if len(self._paths) < ENOUGH_PATHS:
+                return
+            self._note(entries.paths(busiest(self._paths)))
+            self._paths = []
+        self._keeper.tell_apart(self._hearing.paths or ())
 
     def _inquire(self) -> None:
         """Tell the judge what was answered since the last look, and ask what is to be asked now."""

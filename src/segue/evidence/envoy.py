@@ -19,19 +19,27 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from segue.core.experiment import Visit
+from segue.core.paths import OTHERS
 from segue.core.release import Revision
+from segue.core.samples import plus
 from segue.core.traffic import Backend, Books, InstanceId, Sample
 from segue.errors import RouterLost
 from segue.following import Follower
+from segue.routers.envoy import paths, visits
 from segue.routers.envoy.http import VISITS
 from segue.routers.envoy.names import CODE, RouteName, any_of, cluster_name, parse_tag, statistic
 from segue.routers.envoy.router import EnvoyRouter
-from segue.routers.envoy.visits import read
 from segue.together import Together
+
+T = TypeVar("T")
+
+_Part = tuple[Revision, int | None]
+"""A version, and the place of a path in the table's."""
 
 TRIES = 5
 """How often counts that were read while requests ended, and do not agree, are read again."""
@@ -98,30 +106,40 @@ class EnvoyEvidence:
         self._router = router
         self._sampled, self._logged = Together(self._sample), Together(self._read)
         self._following: dict[str, Follower] = {}
+        self._learning: dict[str, Follower] = {}
 
     async def sample(self, service: str) -> Mapping[Revision, Sample]:
-        """First attempts on each version since Envoy's start. Raises RouterLost.
+        """First attempts on each version since Envoy's start, and on each path of the table's. Raises RouterLost.
 
         The histogram has every first attempt whose answer began, good or bad; it may lag the counts by a second.
         """
-        known = {backend.revision: Sample() for backend in self._backends(service)}
-        return {**known, **(await self._sampled(service)).get(service, {})}
+        samples = {backend.revision: Sample() for backend in self._backends(service)}
+        paths = self._paths(service)
+        for (revision, number), part in (await self._sampled(service)).get(service, {}).items():
+            whole = samples.get(revision, Sample())
+            apart = {} if not paths else {OTHERS if number is None or number >= len(paths) else paths[number]: part}
+            samples[revision] = plus(whole, replace(part, parts=apart))
+        return samples
 
-    async def _sample(self, services: Collection[str]) -> Mapping[str, Mapping[Revision, Sample]]:
+    def _paths(self, service: str) -> tuple[str, ...]:
+        table = self._router.table.services.get(service)
+        return table.paths if table else ()
+
+    async def _sample(self, services: Collection[str]) -> Mapping[str, Mapping[_Part, Sample]]:
         name = any_of(services)
         pattern = rf"^(attempt\.(n|us)\.route\.({name}):|request\.n\..*\.route\.({name}):.*\.code\.(504|0)_)"
         found = await self._router.stats(pattern, used=True)
-        samples: defaultdict[str, dict[Revision, Sample]] = defaultdict(dict)
+        samples: defaultdict[str, dict[_Part, Sample]] = defaultdict(dict)
         for count in _counts(found.values):
             if count.route is not None and count.at_home and not count.route.aside:
-                of = samples[count.route.service]
-                of[count.revision] = _with(of.get(count.revision, Sample()), *_weight(count))
+                of, part = samples[count.route.service], (count.revision, count.route.path)
+                of[part] = _with(of.get(part, Sample()), *_weight(count))
         for stat, buckets in found.histograms.items():
             timed = _TIMED.match(stat)
             route = timed and RouteName.parse(timed["route"])
             if timed and route and not route.aside and timed["version"] == cluster_name(*route[:2]):
-                revision, of = Revision(route.revision), samples[route.service]
-                of[revision] = _timed(of.get(revision, Sample()), buckets)
+                of, part = samples[route.service], (Revision(route.revision), route.path)
+                of[part] = _timed(of.get(part, Sample()), buckets)
         return samples
 
     async def instances(self, service: str) -> Mapping[InstanceId, Sample]:
@@ -148,8 +166,20 @@ class EnvoyEvidence:
             self._following.pop(service, None)
             return ()
         follower = self._following.setdefault(service, Follower.from_the_start(self._router.folder / VISITS))
+        return await self._news(follower, lambda lines: visits.read(lines, service, table.trial))
+
+    async def paths(self, service: str) -> Sequence[str]:
+        """The paths that were written down to be learned since the last call. Raises RouterLost, as `visits`."""
+        table = self._router.table.services.get(service)
+        if table is None or not table.learning:
+            self._learning.pop(service, None)
+            return ()
+        follower = self._learning.setdefault(service, Follower.from_the_start(self._router.folder / VISITS))
+        return await self._news(follower, lambda lines: paths.read(lines, service, table.trial))
+
+    async def _news(self, follower: Follower, read: Callable[[Iterable[str]], Iterator[T]]) -> Sequence[T]:
         try:
-            return await asyncio.to_thread(lambda: list(read(follower.news(), service, table.trial)))
+            return await asyncio.to_thread(lambda: list(read(follower.news())))
         except OSError as error:
             raise RouterLost(f"{VISITS} cannot be read: {error.strerror}") from error
 
@@ -174,7 +204,7 @@ class EnvoyEvidence:
         bounds hold, and the log in the middle.
         """
         began, active = await self._began(), await self._active()
-        hedges = rf"attempt\.n\.route\.({any_of(services)}):.*:safe\..*\.flags\..*UT"
+        hedges = rf"attempt\.n\.route\.({any_of(services)}):.*:safe(\+\d+)?\..*\.flags\..*UT"
         found = (await self._router.stats(rf"^(request\.n\.|{hedges})", only="Counters", used=True)).values
         active_after, began_after = await self._active(), await self._began()
         counts: defaultdict[str, list[Count]] = defaultdict(list)
@@ -242,13 +272,13 @@ def _weight(count: Count) -> tuple[int, int]:
 
 
 def _with(sample: Sample, attempts: int, failures: int) -> Sample:
-    return Sample(sample.attempts + attempts, sample.failures + failures, sample.latency_us)
+    return replace(sample, attempts=sample.attempts + attempts, failures=sample.failures + failures)
 
 
 def _timed(sample: Sample, buckets: Mapping[float, int]) -> Sample:
     edges = sorted({*sample.latency_us, *buckets})
     merged = {edge: sample.latency_us.get(edge, 0) + buckets.get(edge, 0) for edge in edges}
-    return Sample(sample.attempts, sample.failures, merged)
+    return replace(sample, latency_us=merged)
 
 
 def _account(counts: Iterable[Count]) -> Books:

@@ -7,7 +7,7 @@ sentences. `numbers` have the counts of the whole rollout (``new_attempts`` …)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil, isfinite, log
 
 from segue.core.traffic import Sample
@@ -52,6 +52,10 @@ class Comparison:
     def step(self, gate: Gate) -> None:
         """A new step of the rollout: what proves something is gathered anew, with the margins of `gate`."""
         self._gathered.begin(gate)
+
+    def tell_apart(self, paths: Sequence[str]) -> None:
+        """From now on these paths are looked at by themselves as well: looks have them as `parts`."""
+        self._gathered.tell_apart(paths)
 
     @property
     def alarm(self) -> bool:
@@ -136,8 +140,8 @@ class Comparison:
         else:
             when = "" if harm.whole else f" in the last {reasons.duration(harm.seconds)}"
             told = self._failed(harm.seen, harm.alone, new, old, when)
-        reason = f"{told}: {reasons.chance(harm.log_e)}"
-        return Judgement(Verdict.FAIL, Basis.EVIDENCE, reason, self._numbers())
+        reason = f"{_where(harm, told)}: {reasons.chance(harm.log_e)}"
+        return Judgement(Verdict.FAIL, Basis.EVIDENCE, reason, self._numbers() | _only(harm))
 
     def _sentence(self, new: str, old: str) -> str:
         it = self._gathered
@@ -175,3 +179,21 @@ class Comparison:
             "ln_e_proof_errors": it.step.errors.log_e,
             **proofs,
         }
+
+
+def _where(harm: Harm, told: str) -> str:
+    """What was `told` of the harm, with the paths where it is."""
+    only = _listed(harm.worse)
+    if harm.path is None:
+        return f"{told}; only {only} got worse" if only else told
+    alone = harm.worse == (harm.path,)
+    return f"On {reasons.path(harm.path)} {told}" + ("; no other path got worse" if alone else "")
+
+
+def _only(harm: Harm) -> dict[str, Number]:
+    """The only paths with harm, if that is known."""
+    return {"worse": _listed(harm.worse)} if harm.worse else {}
+
+
+def _listed(paths: Sequence[str]) -> str:
+    return reasons.listed([reasons.path(path) for path in paths])

@@ -8,7 +8,7 @@ null hypothesis, so their mean is one for both, whatever they have to do with ea
     Ē = ½·E_errors + ½·E_latency,  alarm once Ē ≥ 1 / (false_alarm·(1 − 1/1000))
 
 The thousandth pays for the confidence limits that bounds are made from. An alarm stays. *Amber* is a tenth of the
-evidence: nothing is proven then.
+evidence: nothing is proven then. Where paths are told apart, a part of Ē is theirs (`apart.py`).
 
 A proof is for one step: its processes begin anew with `step`, for what was shown before a late break is stale. It
 takes E' ≥ 1/doubt, now, from errors and from each of p50, p90 and p99. All must agree, so nothing is split: if the
@@ -21,11 +21,13 @@ how attempts were split, never from how they ended.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import isfinite, log, log1p
 
 from segue.core.traffic import Sample
 from segue.judge import bound
+from segue.judge.apart import PART, Apart, Path, Suspicion
 from segue.judge.dispersion import Dispersion
 from segue.judge.errors import Counts, Ratio
 from segue.judge.latency import Latency
@@ -63,7 +65,9 @@ class Harm:
     """The strongest evidence of harm so far, once it was enough for an alarm.
 
     `seen`: since the evidence of more failures began, `seconds` ago. `alone`: what is allowed without an old version
-    beside it. `slow`: latency has more of the evidence, at this percentile: part, new, old.
+    beside it. `slow`: latency has more of the evidence, at this percentile: part, new, old. `path`: all of that is of
+    this path, which has more of the evidence than all requests have; None: it is of them. `worse`: the only paths
+    that got worse; none: that is not known.
     """
 
     log_e: float
@@ -72,6 +76,8 @@ class Harm:
     whole: bool
     alone: float | None
     slow: tuple[float, float, float] | None
+    path: str | None = None
+    worse: tuple[str, ...] = ()
 
 
 class Gathering:
@@ -87,7 +93,8 @@ class Gathering:
         self.total, self.beside = Counts(), Counts()
         self.alone: Alone | None = None
         self.harm: Harm | None = None
-        self._suspect, self._since = Counts(), 0.0
+        self.apart: Apart | None = None
+        self.suspicion = Suspicion()
         self._presence, self._pool = Presence(), Pool()
         self._now, self._bounds = 0.0, 0
 
@@ -99,6 +106,13 @@ class Gathering:
     @property
     def log_e(self) -> float:
         """The logarithm of the combined evidence of harm."""
+        if self.apart is None:
+            return self._of_all
+        return log_sum((log1p(-PART) + self._of_all, self.apart.share))
+
+    @property
+    def _of_all(self) -> float:
+        """The logarithm of the evidence of all requests together."""
         return log_sum((self.errors.log_e, self.latency.log_e)) - log(2)
 
     @property
@@ -126,11 +140,17 @@ class Gathering:
             self._judge_alone(self.alone, pool.counts)
         else:
             self._judge_beside(pool)
-        self._suspect += pool.counts
-        if self.errors.log_e <= 0:
-            self._suspect, self._since = Counts(), self._now
+        self.suspicion.add(pool.counts, self.errors.log_e, self._now)
+        if self.apart:
+            self.apart.close(self._now)
         if self.log_e >= (self.harm.log_e if self.harm else self.threshold):
             self.harm = self._harm()
+
+    def tell_apart(self, paths: Sequence[str]) -> None:
+        """From now on these paths are looked at by themselves as well; once: what is bet on them stays theirs."""
+        self.close()
+        if paths and self.apart is None:
+            self.apart = Apart(paths, self.settings, self._of_all, self._now)
 
     def begin(self, gate: Gate) -> None:
         """A new step: what proves something is gathered anew."""
@@ -151,13 +171,15 @@ class Gathering:
         if self.alone and old.attempts:
             self.close()
             self.alone = None
-            self._suspect, self._since = Counts(), self._now
+            self.suspicion = Suspicion(self._now)
         self._pass(seconds)
         came = Counts(new.failures, new.attempts, old.failures, old.attempts)
         self._count(came)
         self.beside += came
         self.recent.add(old.attempts, old.failures, self._now)
         self._pool.add(seconds, new, old, timed)
+        if self.apart:
+            self.apart.add(seconds, new.parts, old.parts, timed)
         if self._pool.full:
             self.close()
 
@@ -165,7 +187,7 @@ class Gathering:
         if not self.alone:
             self.close()
             self.alone = Alone(self._highest_rate())
-            self._suspect, self._since = Counts(), self._now
+            self.suspicion = Suspicion(self._now)
         self._pass(seconds)
         came = Counts(new.failures, new.attempts)
         self._count(came)
@@ -175,12 +197,20 @@ class Gathering:
             self.close()
 
     def _harm(self) -> Harm:
+        of: Gathering | Path = self
+        if self.apart and self.apart.share > log1p(-PART) + self._of_all:
+            of = self.apart.worst
         slow = None
-        if self.latency.log_e > self.errors.log_e:
-            part, of = self.latency.worst, self.latency
-            slow = part, of.new.percentile(part), of.old.percentile(part)
-        seconds, alone = self._now - self._since, self.alone.highest if self.alone else None
-        return Harm(self.log_e, self._suspect, seconds, not self._since, alone, slow)
+        if of.latency.log_e > of.errors.log_e:
+            part, times = of.latency.worst, of.latency
+            slow = part, times.new.percentile(part), times.old.percentile(part)
+        seen, since = of.suspicion.seen, of.suspicion.since
+        alone = self.alone.highest if self.alone else None
+        harm = Harm(self.log_e, seen, self._now - since, not since, alone, slow)
+        if not self.apart:
+            return harm
+        path = of.path if isinstance(of, Path) else None
+        return replace(harm, path=path, worse=self.apart.worse)
 
     def _count(self, came: Counts) -> None:
         self.total += came

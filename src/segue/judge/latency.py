@@ -129,10 +129,10 @@ class Percentile:
 class Latency:
     """The tests of all percentiles, and the edges they use."""
 
-    def __init__(self, alarm: Margin, proof: Margin, history: Histogram) -> None:
-        self._margin, self._proof_margin = alarm, proof
+    def __init__(self, alarm: Margin, proof: Margin, history: Histogram, *, proven: Sequence[float] = PROVEN) -> None:
+        self._margin, self._proof_margin, self._proven = alarm, proof, proven
         self._alarms = [Percentile(part, Exceedance.alarm()) for part in PERCENTILES]
-        self._proofs = [Percentile(part, Exceedance.proof()) for part in PROVEN]
+        self._proofs = [Percentile(part, Exceedance.proof()) for part in proven]
         self.old, self.new = Fading(MEMORY), Fading(MEMORY)
         self.old.add(history, 0.0, MEMORY / BEFORE)
         self._cuts: Cuts | None = None
@@ -156,7 +156,7 @@ class Latency:
     def step(self, margin: Margin) -> None:
         """Proofs begin anew, with another margin."""
         self._proof_margin = margin
-        self._proofs = [Percentile(part, Exceedance.proof()) for part in PROVEN]
+        self._proofs = [Percentile(part, Exceedance.proof()) for part in self._proven]
         self._cuts = None
 
     def see(self, new: Histogram, old: Histogram, now: float) -> None:

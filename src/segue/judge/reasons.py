@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import exp, floor, log10
 
@@ -70,6 +71,16 @@ def percent(failures: float, attempts: float) -> str:
 def share(of_traffic: float | Fraction) -> str:
     """``10 %``, ``33.3 %``: a share of the traffic within a sentence."""
     return f"{float(of_traffic) * 100:.3g} %"
+
+
+def path(name: str) -> str:
+    """``/checkout``; all that have no name are ``the other paths``."""
+    return name or "the other paths"
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``; empty: there are none."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def milliseconds(microseconds: float) -> str:

@@ -51,6 +51,11 @@ def behind(verdict: Mapping[str, Any], proof: bool, settings: Settings, names: N
         bound = " are allowed" in verdict["reason"]  # nothing was beside it
         beyond = "a difference beyond what is allowed" if bound else f"a difference beyond {allowed(settings.alarm)}"
         yield f"An alarm takes {beyond} that chance makes in at most {_level(settings)}."
+        if "worse" in numbers:
+            yield (
+                f"Only {numbers['worse']} got worse: on all other paths {names.new} has less than half of that, if "
+                "anything."
+            )
     elif verdict["basis"] == "evidence" and proof:
         yield (
             f"A version that is worse than that is taken for proven in at most {_share(settings.doubt)} of steps "

@@ -13,6 +13,7 @@ Knobs in the environment (seconds may be fractions):
   APP_BROKEN       what users get: ``500`` | ``hang`` | ``reset`` | ``head`` (reset in the middle of the header) |
                    ``cut`` (in the middle of the body) | ``refuse`` (the first user finds the door shut for good)
   APP_BROKEN_SHARE the fraction of the requests that get it, 1 unless given
+  APP_BROKEN_PATH  only requests whose path begins so get it
   APP_ON_TERM      on SIGTERM: ``graceful`` (finish what is in flight) | ``drop`` it | ``ignore`` the signal
   APP_POSTS        a file to which every executed POST adds a line: its ``X-Probe`` header
   APP_SEEN         a file to which every request with that header adds such a line when it comes
@@ -53,6 +54,7 @@ class Knobs:
         self.delay = float(env.get("APP_DELAY", "0"))
         self.broken = env.get("APP_BROKEN", "")
         self.broken_share = float(env.get("APP_BROKEN_SHARE", "1"))
+        self.broken_path = env.get("APP_BROKEN_PATH", "").encode()
         self.on_term = env.get("APP_ON_TERM", "graceful")
         self.posts = env.get("APP_POSTS")
         self.seen = env.get("APP_SEEN")
@@ -61,9 +63,10 @@ class Knobs:
         """Whether it is not healthy now."""
         return self.unhealthy or bool(self.sick and os.access(self.sick, os.F_OK))
 
-    def fault(self) -> str:
-        """What goes wrong with the next request; empty: nothing."""
-        return self.broken if self.broken and random.random() < self.broken_share else ""
+    def fault(self, path: bytes) -> str:
+        """What goes wrong with the next request, which is for `path`; empty: nothing."""
+        hit = self.broken and path.startswith(self.broken_path) and random.random() < self.broken_share
+        return self.broken if hit else ""
 
 
 class Client:
@@ -179,7 +182,7 @@ class App:
             return
         if self.knobs.seen and request.probe:
             add_line(self.knobs.seen, request.probe)
-        fault = self.knobs.fault()
+        fault = self.knobs.fault(request.path)
         if fault == "refuse":
             self._shut()
             return

@@ -5,12 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
 from math import erf, log
 
 from segue.core.experiment import Visit
+from segue.core.paths import OTHERS
 from segue.core.release import Revision
 from segue.core.traffic import Backend, Books, InstanceId, Sample, ServiceTable, Traffic
 from segue.engine.clock import Clock
@@ -27,6 +28,7 @@ class _Flow:
     began: float
     rate: float = 0.0
     failing: Mapping[str, float] = field(default_factory=dict)
+    paths: Mapping[str, Fraction] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -46,13 +48,14 @@ class _Count:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What came to a version, or to one instance of it: so many attempts, of which a part fails."""
+    """What came to a version, or to one instance of it, for a path: so many attempts, of which a part fails."""
 
     revision: Revision
     instance: InstanceId | None
     attempts: Fraction
     failing: Fraction
     on_trial: bool
+    path: str
 
 
 class FakeEvidence:
@@ -66,15 +69,28 @@ class FakeEvidence:
         self.slower: dict[str, float] = {}
         self.reaching: dict[str, float] = {}
         self._visited: Counter[Revision] = Counter()
+        self._learned: Counter[str] = Counter()
         self._clock, self._router, self._record = clock, router, record
         self._flows: defaultdict[str, list[_Flow]] = defaultdict(list)
         self._since = clock.monotonic()
 
     # What a test orders
 
-    def flow(self, service: str, *, rate: float, failing: Mapping[str, float] | None = None) -> None:
-        """From now on: `rate` requests a second to `service`, of which a part fails, by revision or by instance."""
-        self._flows[service].append(_Flow(self._clock.monotonic(), rate, dict(failing or {})))
+    def flow(
+        self,
+        service: str,
+        *,
+        rate: float,
+        failing: Mapping[str, float] | None = None,
+        paths: Mapping[str, Fraction] | None = None,
+    ) -> None:
+        """From now on: `rate` requests a second to `service`, of which a part fails, by revision or by instance.
+
+        `paths`: the part of the requests that each path has; what fails may be that of a revision: ``v2.1/checkout``.
+        """
+        self._flows[service].append(
+            _Flow(self._clock.monotonic(), rate, dict(failing or {}), dict(paths or {"/": Fraction(1)}))
+        )
 
     def restart(self) -> None:
         """The router has restarted: all counts go back to zero."""
@@ -86,11 +102,41 @@ class FakeEvidence:
         """Attempts on each version since the router's start. Raises RouterLost as it was ordered."""
         async with self._record.during(SampleOf(service)):
             self._router.check_there()
-            counts = self._counted(service).items()
+            apart = self._counted_by_path(service)
             return {
-                revision: _sample(int(count.attempts), int(count.failures), self.slower.get(revision, 1.0))
-                for revision, count in counts
+                revision: replace(self._of(revision, count), parts=apart.get(revision, {}))
+                for revision, count in self._counted(service).items()
             }
+
+    def _of(self, revision: Revision, count: _Count) -> Sample:
+        return _sample(int(count.attempts), int(count.failures), self.slower.get(revision, 1.0))
+
+    def _counted_by_path(self, service: str) -> Mapping[Revision, Mapping[str, Sample]]:
+        """What came to each version for each path that the router tells apart now."""
+        table = self._router.table.services.get(service)
+        counts: defaultdict[Revision, defaultdict[str, _Count]] = defaultdict(lambda: defaultdict(_Count))
+        if table is None or not table.paths:
+            return {}
+        for part in self._parts(service):
+            path = next((path for path in table.paths if f"{part.path}/".startswith(f"{path}/")), OTHERS)
+            counts[part.revision][path].add(part.attempts, part.failing, part.on_trial)
+        return {
+            revision: {path: self._of(revision, count) for path, count in by_path.items()}
+            for revision, by_path in counts.items()
+        }
+
+    async def paths(self, service: str) -> Sequence[str]:
+        """All requests while the table was learning, that were not told of before."""
+        table = self._router.table.services.get(service)
+        if table is None or not table.learning:
+            return ()
+        counts: defaultdict[str, Fraction] = defaultdict(Fraction)
+        for seconds, flow, then in self._stretches(service):
+            for path, part in flow.paths.items() if then.learning else ():
+                counts[path] += seconds * Fraction(flow.rate) * part
+        news = Counter({path: int(count) for path, count in counts.items()}) - self._learned
+        self._learned += news
+        return list(news.elements())
 
     async def instances(self, service: str) -> Mapping[InstanceId, Sample]:
         """Attempts on each instance, the ready ones of a version alike. Raises RouterLost as it was ordered."""
@@ -155,8 +201,10 @@ class FakeEvidence:
                 on_trial = table.route.shield and table.trial == backend.revision
                 attempts = seconds * Fraction(flow.rate) * backend.share / len(names)
                 for name in names:
-                    failing = Fraction(flow.failing.get(name or "", flow.failing.get(backend.revision, 0)))
-                    yield _Part(backend.revision, name, attempts, failing, on_trial)
+                    usual = flow.failing.get(name or "", flow.failing.get(backend.revision, 0))
+                    for path, part in flow.paths.items():
+                        failing = Fraction(flow.failing.get(f"{backend.revision}{path}", usual))
+                        yield _Part(backend.revision, name, attempts * part, failing, on_trial, path)
 
     def _closed(self, service: str) -> Iterator[tuple[Fraction, _Flow, ServiceTable]]:
         """The stretches in which nobody was served."""

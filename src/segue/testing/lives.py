@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -31,6 +32,8 @@ _NAMED = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{6}\b")
 T = TypeVar("T")
 
 SHOP = "shop"
+ASKED = {"/": Fraction(1, 2), "/cart": Fraction(1, 2)}
+"""What users ask for."""
 AT_MOST = 1500.0
 """Seconds, of virtual time, in which everything must have come to its end once nothing goes wrong any more."""
 
@@ -114,7 +117,7 @@ class Play:
             if deployment.hook:
                 lab.world.commands.order(f"before {deployment.order.version}", deployment.hook)
             lab.stormy.record.say(f"drawn: {deployment}")
-        lab.world.evidence.flow(SHOP, rate=self.scene.rate, failing=failing)
+        lab.world.evidence.flow(SHOP, rate=self.scene.rate, failing=failing, paths=ASKED)
 
     def play(self) -> None:
         """Play it to its end; what was found is in the witness."""

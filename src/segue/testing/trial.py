@@ -98,7 +98,7 @@ class Users:
         posters = {"POST": Probe(shop.url, *post, connections=POSTERS, rate=posts)} if posts else {}
         self.probes = {
             "HTTP/1.1": Probe(shop.url, "--method", SAFE, "--timeout", str(timeout), connections=64, rate=rate),
-            "HTTP/2": Probe(shop.url, *http2, connections=8, rate=rate),
+            "HTTP/2": Probe(f"{shop.url}cart/7", *http2, connections=8, rate=rate),
             **posters,
         }
 

@@ -26,14 +26,16 @@ class RouteName(NamedTuple):
     For the version on trial ``safe`` (methods: shielded) and ``other``, else ``read`` (safe methods: repeated if the
     instance died) and ``all``, which begin with ``aside`` for those who take no part in an experiment; ``none``:
     nobody serves; ``preview``: not for users. Where users stay on their version several routes have one name.
+    `path`: the place in the table's `paths` of the one that it is for; None: it is for all, or for all others.
     """
 
     service: str
     revision: str
     kind: str
+    path: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.service}:{self.revision}:{self.kind}"
+        return f"{self.service}:{self.revision}:{self.kind}" + ("" if self.path is None else f"+{self.path}")
 
     @property
     def aside(self) -> bool:
@@ -45,7 +47,8 @@ class RouteName(NamedTuple):
         """The route with this name, None if it is none of ours."""
         service, colon, rest = name.partition(":")
         revision, second, kind = rest.rpartition(":")
-        return cls(service, revision, kind) if colon and second else None
+        kind, _, path = kind.partition("+")
+        return cls(service, revision, kind, int(path) if path else None) if colon and second else None
 
 
 def cluster_name(service: str, revision: str) -> str:

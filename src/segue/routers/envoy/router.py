@@ -101,7 +101,7 @@ class EnvoyRouter:
             except RouterRefused:
                 await self._restore()
                 raise
-            if not any(of.experiment for of in table.services.values()):
+            if not any(of.experiment or of.learning for of in table.services.values()):
                 visits.forget(self.folder)
             self._snapshot, self._table = target, table
             self._last.write(self._builder.services)

@@ -4,7 +4,7 @@ Rules of this file:
 * The split is decided in the routes' match, by one number of the request or of the user: the limits are cumulative,
   and safe and other methods share one split.
 * A retry policy belongs to a route and a route to one version: the others' failures are never replayed.
-* No part of a request becomes the name of a statistic.
+* No part of a request becomes the name of a statistic: a path that is told apart is known by its number.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from itertools import accumulate
 
 from segue.core.release import NOTHING
 from segue.core.traffic import Backend, Route, ServiceTable, Traffic
-from segue.routers.envoy import sticky, visits
+from segue.routers.envoy import paths, sticky, visits
 from segue.routers.envoy.access_log import written
 from segue.routers.envoy.http import BUFFER, TYPE, Document, duration
 from segue.routers.envoy.names import ASIDE, SAFE, RouteName, cluster_name, target_name
@@ -163,7 +163,15 @@ def _set_aside(name: str) -> str:
 
 
 def _of(table: ServiceTable, backend: Backend, match: Document) -> list[Document]:
-    """The routes of one version for the requests that `match`.
+    """The routes of one version for the requests that `match`, those of the paths that are told apart first."""
+    found = _kinds(table, backend, match)
+    if table.learning:
+        return [paths.learned(route, table) for route in found]
+    return [apart for route in found for apart in paths.told_apart(route, table)]
+
+
+def _kinds(table: ServiceTable, backend: Backend, match: Document) -> list[Document]:
+    """The routes of one version for the requests that `match`, one for each kind of them.
 
     Another version without a ready instance answers nothing: what this one fails is repeated by its own instances.
     """
@@ -213,8 +221,7 @@ def _nobody(table: ServiceTable) -> Document:
 
 def path_match(route: Route) -> Document:
     """What requests a service's path takes."""
-    path = route.path.rstrip("/")
-    return {"path_separated_prefix": path} if path else {"prefix": "/"}
+    return paths.below(route.path)
 
 
 def _shield(patience: timedelta) -> Document:

@@ -23,12 +23,14 @@ from segue.following import rotated, size_of
 from segue.routers.envoy.http import VISITS, Document
 from segue.routers.envoy.marks import YES, copied, marked, noted
 
-_USER, _VISIT, _GOAL = "user", "visit", "goal"
+VISIT = "visit"
+"""The mark of what is written into the file."""
+_USER, _GOAL = "user", "goal"
 
 
 def drawn(route: Document, table: ServiceTable) -> Document:
     """`route`, whose users draw their number with this request, with each of them written down."""
-    return _marked(route, table, [copied(_USER, header="x-request-id"), noted(_VISIT, header="x-request-id")])
+    return _marked(route, table, [copied(_USER, header="x-request-id"), noted(VISIT, header="x-request-id")])
 
 
 def known(route: Document, table: ServiceTable, cookie: str) -> Document:
@@ -37,18 +39,18 @@ def known(route: Document, table: ServiceTable, cookie: str) -> Document:
     goal, requests, answers = table.experiment.goal, [copied(_USER, cookie=cookie)], []
     if goal.path is not None:
         path = re.escape(goal.path.rstrip("/"))
-        requests.append(noted(_VISIT, header=":path", fits=rf"^{path}/?(\?.*)?$"))
+        requests.append(noted(VISIT, header=":path", fits=rf"^{path}/?(\?.*)?$"))
     elif goal.header is not None:
-        answers.append(noted(_VISIT, header=goal.header))
+        answers.append(noted(VISIT, header=goal.header))
     elif goal.status is not None:
         statuses = "|".join(map(str, range(goal.status[0], goal.status[1] + 1)))
-        answers.append(noted(_VISIT, header=":status", fits=f"^({statuses})$"))
+        answers.append(noted(VISIT, header=":status", fits=f"^({statuses})$"))
     return _marked(route, table, requests, answers)
 
 
 def named(route: Document, table: ServiceTable, header: str) -> Document:
     """`route`, whose users name themselves in `header`, with all of their requests written down."""
-    return _marked(route, table, [copied(_USER, header=header), noted(_VISIT, header=header)])
+    return _marked(route, table, [copied(_USER, header=header), noted(VISIT, header=header)])
 
 
 def _marked(

@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Any, TypeVar
 
 from segue.core.experiment import Visit
+from segue.core.paths import OTHERS
 from segue.core.release import ALL, Experiment, Goal, Revision
 from segue.core.traffic import Books, InstanceId, Sample
 from segue.ports import Evidence
@@ -41,6 +42,8 @@ class Stand(ABC):
         trial: Revision | None = None,
         instances: int = 1,
         experiment: Experiment | None = None,
+        paths: tuple[str, ...] = (),
+        learning: bool = False,
     ) -> None:
         """Split the traffic so. A version in `trial` stands behind the shield. Each has so many `instances`."""
 
@@ -49,8 +52,8 @@ class Stand(ABC):
         """Let these versions, or single instances, answer every request with 500, the others with 200."""
 
     @abstractmethod
-    async def request(self, count: int) -> None:
-        """Let a user send so many requests for / that are safe to repeat; return when they have been answered."""
+    async def request(self, count: int, path: str = "/") -> None:
+        """Let a user send so many requests that are safe to repeat; return when they have been answered."""
 
     @abstractmethod
     def run(self, story: Coroutine[Any, Any, T]) -> T:
@@ -264,5 +267,60 @@ class EvidenceContract:
             await stand.route({NEW: ALL})
             await stand.request(3)
             assert await evidence.visits("shop") == ()
+
+        stand.run(story())
+
+    def test_paths_are_told_while_they_are_learned_and_each_once(self, stand: Stand) -> None:
+        async def story() -> None:
+            evidence, seen = stand.evidence, list[str]()
+            await stand.route({OLD: ALL, NEW: Fraction(0)}, trial=NEW)
+            await stand.request(3, "/cart/7?secret=1")
+            assert await evidence.paths("shop") == ()
+            await stand.route({OLD: ALL, NEW: Fraction(0)}, trial=NEW, learning=True)
+            await stand.request(20, "/cart/7?secret=1")
+
+            async def all_seen() -> bool:
+                seen.extend(await evidence.paths("shop"))
+                return len(seen) >= 20
+
+            async def found() -> object:
+                return seen
+
+            await until(all_seen, found)
+            assert set(seen) == {"/cart/7"}
+            assert not await evidence.paths("other")
+            await stand.route(HALVES, trial=NEW, paths=("/cart",))
+            await stand.request(3, "/cart")
+            assert await evidence.paths("shop") == ()
+
+        stand.run(story())
+
+    def test_what_comes_for_a_path_is_counted_by_itself_too(self, stand: Stand) -> None:
+        async def story() -> None:
+            evidence = stand.evidence
+            await stand.route(HALVES, trial=NEW, paths=("/cart/big", "/cart"))
+            await stand.fail(NEW)
+            for path in ("/cart", "/cart/7", "/cart/big/7", "/carts", "/"):
+                await stand.request(20, path)
+            samples, books = await _counted(stand, 100, 100)
+            assert balanced(books)
+            apart = [sample.parts for sample in samples.values()]
+            assert {path: sum(parts[path].attempts for parts in apart) for path in apart[0]} == {
+                "/cart/big": 20,
+                "/cart": 40,
+                OTHERS: 40,
+            }
+            for revision, sample in samples.items():
+                assert sum(part.attempts for part in sample.parts.values()) == sample.attempts
+                for part in sample.parts.values():
+                    assert part.failures == (part.attempts if revision == NEW else 0)
+
+            async def timed() -> bool:
+                parts = [
+                    part for sample in (await evidence.sample("shop")).values() for part in sample.parts.values()
+                ]
+                return all(sum(part.latency_us.values()) == part.attempts for part in parts)
+
+            await until(timed, lambda: evidence.sample("shop"))
 
         stand.run(story())
