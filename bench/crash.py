@@ -133,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, help="so many runs, drawn by the seed; no page is written")
     parser.add_argument("--jobs", type=int, default=4, help="so many runs at a time")
     parser.add_argument("--within", type=float, help="minutes after which no further stage is begun")
+    parser.add_argument("--begin", type=float, default=0.0, help="where in the order to begin, from 0 to 1")
     given = parser.parse_args(argv)
     common.progress(f"seed {given.seed}")
     began, failures = time.monotonic(), Path(tempfile.gettempdir()) / f"segue-crash-{given.seed}"
@@ -142,7 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             drawn = set(random.Random(given.seed).sample(range(len(runs)), min(given.sample, len(runs))))
             runs = [run for at, run in enumerate(runs) if at in drawn]
         common.progress(f"{len(runs)} runs")
-        played = [pool.submit(play, batch, given.seed, failures) for batch in batches(runs, given.seed)]
+        order = batches(runs, given.seed)
+        first = round(given.begin * len(order))
+        played = [pool.submit(play, batch, given.seed, failures) for batch in order[first:] + order[:first]]
         wait(played, timeout=given.within and 60 * given.within)
         for batch in played:
             batch.cancel()
