@@ -121,7 +121,7 @@ def _upgrade_log() -> Document:
 
 def _file(mark: str, path: str, line: Document) -> Document:
     """One line of JSON per user's request when it ends, of those that have this mark."""
-    written = {"filter": "segue", "path": [{"key": mark}], "value": {"string_match": {"exact": "1"}}}
+    written = {"filter": "segue", "path": [{"key": mark}], "value": {"string_match": {"exact": YES}}}
     return {
         "name": "envoy.access_loggers.file",
         "filter": {"metadata_filter": {"matcher": written, "match_if_key_not_found": False}},
@@ -152,6 +152,9 @@ _VERSION = "version", "%UPSTREAM_HOST_NAME%"
 _INSTANCE = "version", "%UPSTREAM_METADATA(segue:attempt)%"
 _CODE = "code", "%RESPONSE_CODE%_%RESP(grpc-status):2%%TRAILER(grpc-status):2%"
 _FLAGS = "flags", "%RESPONSE_FLAGS%"
+
+YES = "1"
+"""The mark of what is to be written."""
 
 ACCESS_LOG = "access.log"
 """The file in the folder where Envoy runs."""

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from segue.routers.envoy.http import MARK, MARKING, Document
+from segue.routers.envoy.http import MARK, MARKING, YES, Document
 from segue.routers.envoy.names import RouteName
-
-YES = "1"
-"""The mark of what is to be written."""
 
 
 def noted(key: str, *, header: str | None = None, cookie: str | None = None, fits: str | None = None) -> Document:

@@ -20,8 +20,8 @@ from segue.core.experiment import Visit
 from segue.core.release import Revision
 from segue.core.traffic import ServiceTable
 from segue.following import rotated, size_of
-from segue.routers.envoy.http import VISITS, Document
-from segue.routers.envoy.marks import YES, copied, marked, noted
+from segue.routers.envoy.http import VISITS, YES, Document
+from segue.routers.envoy.marks import copied, marked, noted
 
 VISIT = "visit"
 """The mark of what is written into the file."""
