@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from segue.core.release import BlueGreen, Canary, Revision, Rolling
+from segue.core.sources import Metric
 from segue.core.version import Health
 from segue.engine.control import ControlPlane
 from segue.engine.orders import Order
@@ -125,6 +126,24 @@ def test_at_little_traffic_each_proof_says_what_is_done_without_it(lab: Lab) -> 
         )
 
     play(lab, scene, rate=0.1)
+
+
+@pytest.mark.parametrize(("every", "in_time"), [(10, True), (60, False)])
+def test_a_proof_that_waits_longer_for_a_metric_than_it_may_is_said_to(lab: Lab, every: int, in_time: bool) -> None:
+    metric = Metric("http://p", "failed", timedelta(seconds=every), worse="higher")
+    order = replace(CANARY, judging=replace(CANARY.judging, metrics=(metric,)))
+
+    async def scene(plane: ControlPlane) -> None:
+        first, then = proofs(await planned(plane, order))
+        assert first["compares"] == {"metric": "`failed`", "comparisons": 12, "seconds": 12 * every}
+        assert (first["possible"], then["possible"], then["compares"]) == (in_time, True, None)
+        late = (
+            "10 %: `failed` is to be compared 12 times, which takes 12 min; the step waits 5 min at most; a person is "
+            "asked, `judge.undecided`"
+        )
+        assert first["text"] == (None if in_time else late)
+
+    play(lab, scene, rate=200)
 
 
 @pytest.mark.parametrize(("course", "words"), [("hold", "a person is asked"), ("rollback", "going back")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from math import inf, isfinite
 from typing import Any
 
@@ -11,7 +12,8 @@ from segue.core.quantities import about
 from segue.core.quantities import rate as a_second
 from segue.core.release import Revision, Share, version_of
 from segue.core.simulate import Played
-from segue.core.steps import Judge, Proof, Silence
+from segue.core.steps import Gate, Judge, Proof, Silence
+from segue.engine.hearing import Hearing
 from segue.engine.records import Judging
 from segue.engine.usual import Usual
 from segue.judge.comparison import FEW
@@ -19,11 +21,17 @@ from segue.judge.forecast import HARMS, MOST_RATE, Forecast, Harm
 from segue.judge.reasons import duration
 from segue.judge.reasons import requests as counted
 from segue.judge.reasons import share as in_words
+from segue.judge.voices import Pace
 
 OTHERWISE = {
     "continue": "going on by health alone, `judge.low_traffic`",
     "hold": "a person is asked, `judge.low_traffic`",
     "rollback": "going back, `judge.low_traffic`",
+}
+UNDECIDED = {
+    "continue": "going on without, `judge.undecided`",
+    "hold": "a person is asked, `judge.undecided`",
+    "rollback": "going back, `judge.undecided`",
 }
 
 
@@ -33,6 +41,7 @@ class Outlook:
     def __init__(self, judging: Judging, new: Revision, usual: Usual) -> None:
         self._judging, self._new, self.usual = judging, new, usual
         self._forecast = Forecast(judging.settings, usual.sample)
+        self._slowest = Hearing(judging).voices.slowest
 
     def judgements(self, played: Sequence[Played]) -> list[dict[str, Any]]:
         """The judgements among these steps, in their order, as `segue plan --json` shows them."""
@@ -46,7 +55,12 @@ class Outlook:
         needs, rate = self._forecast.proof(until.gate, float(share)), self.usual.rate
         if needs is None or not rate or needs > rate * float(share) * most:
             return least
-        return max(least, needs / (rate * float(share)))
+        compared = self._compared(until)
+        return min(most, max(least, needs / (rate * float(share)), compared.seconds if compared else 0.0))
+
+    def _compared(self, until: Proof) -> Pace | None:
+        """The metric that this proof waits for longest. Later ones have what was compared before them."""
+        return self._slowest if until.gate is Gate.FIRST else None
 
     def traffic(self, old: Revision) -> dict[str, Any]:
         """What was measured of `old`, as `segue plan --json` shows it, with a sentence."""
@@ -110,18 +124,31 @@ class Outlook:
         needs = self._forecast.proof(until.gate, float(share))
         new = None if rate is None else rate * float(share)
         requests = None if new is None else round(new * most)
+        compared = self._compared(until)
+        in_time = compared is None or compared.seconds <= most
         return {
             "waits_for": "proof",
             "least": until.least.total_seconds(),
             "most": most,
             "requests": requests,
-            "possible": None if requests is None else needs is not None and requests >= needs,
+            "possible": None if requests is None else needs is not None and requests >= needs and in_time,
             "needs": needs,
             "needs_seconds": needs / new if needs is not None and new else None,
             "needs_rate": None if needs is None else needs / float(share) / most,
+            "compares": asdict(compared) if compared else None,
             "finds": [self._finds(harm, share, most) for harm in HARMS],
-            "text": self._words(share, most, requests, needs),
+            "text": self._words(share, most, requests, needs) or (None if in_time else self._late(share, most)),
         }
+
+    def _late(self, share: Share, most: float) -> str:
+        """What is to be said of a proof that waits longer for a metric than it may."""
+        assert self._slowest is not None
+        metric, comparisons, seconds = self._slowest.metric, self._slowest.comparisons, self._slowest.seconds
+        otherwise = UNDECIDED[self._judging.undecided]
+        return (
+            f"{in_words(share)}: {metric} is to be compared {comparisons} times, which takes {duration(seconds)}; "
+            f"the step waits {duration(most)} at most; {otherwise}"
+        )
 
     def _words(self, share: Share, most: float, requests: int | None, needs: int | None) -> str | None:
         """What is to be said of a proof that cannot come; None: it can."""

@@ -6,7 +6,7 @@ Rule: a source that does not answer is no word against a version, and none for i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from segue.core.sources import Answer, Asked, Metric, Nothing, Question, Values, Word
@@ -55,6 +55,15 @@ class Voice(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """A metric that is compared: a proof waits for so many comparisons, which take so many seconds."""
+
+    metric: str
+    comparisons: int
+    seconds: float
+
+
 class Compared:
     """A metric that is compared with the old version's."""
 
@@ -66,6 +75,11 @@ class Compared:
         self._test = Worse(false_alarm, metric.worse, metric.margin, metric.every.total_seconds())
         self._last = Values(0.0)
         self._why = ""
+
+    @property
+    def pace(self) -> Pace:
+        """What a proof waits for at least."""
+        return Pace(self._metric.name, self._test.enough, self._test.enough * self._metric.every.total_seconds())
 
     @property
     def alarm(self) -> bool:
@@ -222,6 +236,12 @@ class Voices:
         compared = sum(isinstance(source, Metric) and source.worse is not None for source in sources)
         self._voices = [voice(source, false_alarm / max(compared, 1)) for source in sources]
         self._open: set[int] = set()
+
+    @property
+    def slowest(self) -> Pace | None:
+        """Of the metrics that are compared the one for which a proof waits longest."""
+        paces = [one.pace for one in self._voices if isinstance(one, Compared)]
+        return max(paces, key=lambda pace: pace.seconds, default=None)
 
     def split(self) -> None:
         """The split of the traffic has changed, and all but those that are compared are asked about it at once."""
