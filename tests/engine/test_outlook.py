@@ -138,8 +138,8 @@ def test_a_proof_that_waits_longer_for_a_metric_than_it_may_is_said_to(lab: Lab,
         assert first["compares"] == {"metric": "`failed`", "comparisons": 12, "seconds": 12 * every}
         assert (first["possible"], then["possible"], then["compares"]) == (in_time, True, None)
         late = (
-            "10 %: `failed` is to be compared 12 times, which takes 12 min; the step waits 5 min at most; a person is "
-            "asked, `judge.undecided`"
+            "10 %: `failed` is to be compared 12 times, which takes 12 min; the step waits 5 min at most; "
+            "a person is asked, `judge.undecided`"
         )
         assert first["text"] == (None if in_time else late)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from segue.engine.control import ControlPlane
 from segue.engine.orders import Asker
 from segue.engine.otherwise import otherwise
 from segue.engine.replay import past
+from segue.testing.gate import Gate
 from segue.testing.plane import Lab, an_order, deployed, ended, tidied
 
 CANARY = Canary(steps=(Fraction(1, 2), Fraction(1)), least=timedelta(seconds=10), most=timedelta(minutes=2))
@@ -27,14 +30,28 @@ def lab(room: Path) -> Lab:
     return Lab(room)
 
 
-async def begun(lab: Lab, plane: ControlPlane, rate: float = 200, **failing: float) -> str:
+async def begun(lab: Lab, plane: ControlPlane, rate: float = 200, strategy: Canary = CANARY, **failing: float) -> str:
     """The id of the rollout of v2, of whose requests the part given fails, by path."""
     await deployed(plane, an_order("v1"))
     by_path = {f"v2.1/{path}": part for path, part in failing.items()}
     lab.world.evidence.flow("shop", rate=rate, failing=by_path, paths=ASKED)
-    answer = await plane.deploy(an_order("v2", strategy=CANARY), Asker())
+    answer = await plane.deploy(an_order("v2", strategy=strategy), Asker())
     assert answer.rollout
     return answer.rollout
+
+
+def looks(plane: ControlPlane, id: str) -> list[dict[str, Any]]:
+    """What was noted of each look; where paths are told apart they have together what there was in all."""
+    found = [entry for entry in plane.journal.polls(id) if entry["what"] == "look"]
+    for entry in found:
+        for whole, *parts in ([*entry[side][:1], *entry[side][3:]] for side in ("new", "old") if entry[side]):
+            of_parts = sum(part[0] for part in parts[0].values()) if parts else whole
+            assert abs(of_parts - whole) <= 3, entry  # counts are whole numbers
+    return found
+
+
+def apart(entry: dict[str, Any]) -> bool:
+    return any(len(entry[side] or ()) > 3 for side in ("new", "old"))
 
 
 def routed(lab: Lab) -> ServiceTable:
@@ -73,6 +90,7 @@ def test_paths_are_learned_from_two_hundred_requests_and_told_apart_until_the_de
             await asyncio.sleep(0.5)
         await tidied(plane)
         assert (record.outcome, routed(lab).learning, routed(lab).paths) == ("promoted", False, ())
+        assert any(map(apart, looks(plane, id)))
 
     lab.run(scene)
 
@@ -85,12 +103,12 @@ def test_after_a_restart_the_same_paths_are_told_apart_and_evidence_is_not_bet_t
         await told_apart(lab)
 
     async def after(plane: ControlPlane) -> None:
-        await told_apart(lab)
-        assert routed(lab).paths == ("/cart", "/checkout")
+        assert plane.tables.confirmed["shop"].paths == ("/cart", "/checkout"), "the first table has them"
         while (record := plane.journal.rollout(ids[0])) is None or record.ended is None:
             await asyncio.sleep(0.5)
         assert record.outcome == "promoted"
         assert [entry["what"] for entry in plane.journal.polls(ids[0])].count("paths") == 1
+        assert any(map(apart, looks(plane, ids[0])))
 
     lab.run(half)
     lab.run(after)
@@ -105,5 +123,35 @@ def test_where_little_comes_nothing_is_told_apart_and_nothing_waits_for_it(lab: 
         assert rollout.outcome == "promoted"
         assert "paths" not in [entry["what"] for entry in plane.journal.polls(rollout.id)]
         assert not routed(lab).learning
+
+    lab.run(scene)
+
+
+def test_who_watches_a_kept_version_does_not_decide_for_the_next_rollout(lab: Lab) -> None:
+    keep = replace(CANARY, keep=timedelta(minutes=10))
+
+    async def scene(plane: ControlPlane) -> None:
+        await begun(lab, plane, strategy=keep)
+        shop = plane.services["shop"]
+        while shop.record.stable != "v2.1" or shop.rollout:
+            await asyncio.sleep(0.5)
+        guard = plane.world.evidence
+        held = Gate()
+        held.close()
+        sample = guard.sample
+
+        async def slow(service: str) -> Any:
+            found = await sample(service)
+            await held.passed()
+            return found
+
+        guard.sample = slow  # type: ignore[method-assign]
+        await asyncio.sleep(5)  # the guard's look is under way
+        answer = await plane.deploy(an_order("v3", strategy=CANARY), Asker())
+        await asyncio.sleep(1)
+        held.open()
+        rollout = await ended(plane, answer)
+        entries = [entry["what"] for entry in plane.journal.polls(rollout.id)]
+        assert (rollout.outcome, entries.count("paths")) == ("promoted", 1)
 
     lab.run(scene)

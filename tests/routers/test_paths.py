@@ -73,5 +73,22 @@ async def test_paths_are_written_while_they_are_learned_and_nothing_stays(
 
     await until(told, "the path")
     assert "hunter2" not in file.read_text()
+    await ask(listen, "/late")
     await router.apply(table(replace(sides, paths=("/cart",))))
     assert file.read_text() == ""
+    await until(lambda: _has(file, "/late"), "the line that Envoy still had")
+    await router.tend()
+    assert file.read_text() == ""
+
+    await router.apply(table(replace(sides, learning=True, trial=V1)))
+    await router.settled()
+    await ask(listen, "/again")
+
+    async def told_again() -> bool:
+        return list(await evidence.paths("shop")) == ["/again"]
+
+    await until(told_again, "the path of the next rollout, from the file's beginning")
+
+
+async def _has(file: Path, text: str) -> bool:
+    return text in file.read_text()

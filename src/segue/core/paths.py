@@ -16,8 +16,8 @@ DEEPEST = 4
 OTHERS = ""
 """What the requests for none of the paths are called."""
 
-# What a browser sends as it is, and percent-encoded; it is shown to people, and told to the router.
-_SEGMENT = re.compile(r"[A-Za-z0-9._~%@:+-]+")
+_USUAL = re.compile(r"[A-Za-z0-9._~+-]+")
+_LONGEST, _LONGEST_WITH_DIGITS = 40, 11
 
 
 def busiest(paths: Iterable[str], most: int = MOST, least: Fraction = LEAST) -> tuple[str, ...]:
@@ -25,7 +25,7 @@ def busiest(paths: Iterable[str], most: int = MOST, least: Fraction = LEAST) -> 
 
     A path is what it says and all below it: where ``/users/1``, ``/users/2`` and so on have little each, it is
     ``/users``. At most so many, the busiest ones; the deepest come first, so that the first that fits is the nearest.
-    None where one path has next to everything: there is nothing to be told apart.
+    Last `OTHERS`, if they have enough together. None where one path has next to everything: nothing is apart.
     """
     found = Counter(_known(path) for path in paths)
     total, kept = found.total(), Counter[str]()
@@ -36,18 +36,27 @@ def busiest(paths: Iterable[str], most: int = MOST, least: Fraction = LEAST) -> 
                 kept[path] = count
             else:
                 found[path.rpartition("/")[0]] += count
-    if len(kept) == 1 and kept.total() >= (1 - least) * total:
+    kept = Counter(dict(kept.most_common(most)))
+    others = kept.total() <= (1 - least) * total
+    if len(kept) + others < 2:
         return ()
-    return tuple(sorted((path for path, _ in kept.most_common(most)), key=lambda path: (-path.count("/"), path)))
+    return (*sorted(kept, key=lambda path: (-path.count("/"), path)), *([OTHERS] if others else []))
 
 
 def _known(path: str) -> str:
-    """The beginning of `path` that may be told to others: its first segments, of usual characters."""
+    """The beginning of `path` that may be told to others: its first segments, of usual words."""
     return "".join(f"/{segment}" for segment in _segments(path))
 
 
 def _segments(path: str) -> Iterator[str]:
     for segment in path.split("/")[1 : DEEPEST + 1]:
-        if not _SEGMENT.fullmatch(segment):
+        if not _is_word(segment):
             return
         yield segment
+
+
+def _is_word(segment: str) -> bool:
+    """Whether it may be shown to people and told to the router: it looks like no number, name or token of anybody."""
+    digits = any(letter.isdigit() for letter in segment)
+    most = _LONGEST_WITH_DIGITS if digits else _LONGEST
+    return bool(_USUAL.fullmatch(segment)) and len(segment) <= most and not segment.isdigit()

@@ -9,7 +9,8 @@ def since(now: Sample, start: Sample) -> Sample:
     """What was counted between two looks at cumulative counters.
 
     Where a counter went back the router has restarted: all that it counts now was counted since. A reset is
-    seen only if the counts are still below those of `start`, so take short spans and `plus` them.
+    seen only if the counts are still below those of `start`, so take short spans and `plus` them. Of a path that was
+    not told apart at the start it is not known what came since.
     """
     if went_back(now, start):
         return now
@@ -21,7 +22,7 @@ def since(now: Sample, start: Sample) -> Sample:
             for edge, count in now.latency_us.items()
             if count > start.latency_us.get(edge, 0)
         },
-        parts={path: since(part, start.parts.get(path, Sample())) for path, part in now.parts.items()},
+        parts={path: since(part, start.parts[path]) for path, part in now.parts.items() if path in start.parts},
     )
 
 

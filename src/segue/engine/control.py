@@ -26,6 +26,7 @@ from segue.engine.catalog import Catalog
 from segue.engine.certificates import Certificates
 from segue.engine.chores import Chores, forget_checks
 from segue.engine.clock import Clock
+from segue.engine.hearing import told_apart
 from segue.engine.journal import Journal
 from segue.engine.keeper import Keeper
 from segue.engine.life import Life
@@ -71,6 +72,10 @@ class RunningRouter(Router, Protocol):
 
     async def shutdown(self) -> None:
         """End the proxies."""
+        ...
+
+    async def tend(self) -> None:
+        """Do what is to be done from time to time."""
         ...
 
 
@@ -139,6 +144,7 @@ class ControlPlane:
         known = {version_id(name, revision) for name, it in self.services.items() for revision in it.catalog.known}
         forget_checks(self.home, known)
         await self.world.platform.tend(known)
+        await self.world.router.tend()
 
     async def _end_strays(self) -> None:
         """End and delete what has come since the copy from which the journal was restored: nobody knows of it."""
@@ -261,6 +267,8 @@ class ControlPlane:
         running = self.journal.unfinished(service.name)
         if running is not None and running.decided is None:  # its shield stands already in the first table
             keeper.try_out(running)
+            if (paths := told_apart(self.journal.polls(running.id))) is not None:
+                keeper.tell_apart(paths)
         keeper.resume(service.record.demand, self._before(service))
         return [record for record in records if record.intent.nonce not in found]
 

@@ -9,7 +9,7 @@ Each entry that is written down also says when, `at`: in seconds since the rollo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,12 +34,23 @@ Entry = Mapping[str, Any]
 
 def before(sample: Sample) -> Entry:
     """What the old version did in the ten minutes before the new one got its first share."""
-    return {"what": "before", "old": _short(sample)}
+    return {"what": "before", "old": _short(replace(sample, parts={}))}
 
 
 def paths(found: Sequence[str]) -> Entry:
-    """The paths that are told apart from now on: looks have each by itself as well, and all others together."""
+    """The paths that are told apart from now on, perhaps with all others together: looks have each of them."""
     return {"what": "paths", "paths": list(found)}
+
+
+def told_apart(entries: Iterable[Entry]) -> tuple[str, ...] | None:
+    """The paths that the router tells apart, by what was written down; None: that was not decided yet."""
+    found = next((entry["paths"] for entry in entries if entry["what"] == "paths"), None)
+    return None if found is None else named(found)
+
+
+def named(paths: Iterable[str]) -> tuple[str, ...]:
+    """Those of `paths` that the router is to know; what is left are the others."""
+    return tuple(path for path in paths if path != OTHERS)
 
 
 def look(
@@ -142,7 +153,7 @@ class Hearing:
 
     def _tell_apart(self) -> None:
         if self.comparison is not None and self.paths:
-            self.comparison.tell_apart((*self.paths, OTHERS))
+            self.comparison.tell_apart(self.paths)
 
     def _look(self, entry: Entry) -> None:
         if self.comparison is not None:
@@ -221,7 +232,7 @@ def _answer(entry: Entry) -> Answer:
 
 def _short(sample: Sample) -> list[Any]:
     short = [sample.attempts, sample.failures, {str(edge): n for edge, n in sample.latency_us.items() if n}]
-    parts = {path: _short(part) for path, part in sample.parts.items() if part.attempts or part.failures}
+    parts = {path: _short(part) for path, part in sample.parts.items() if part.attempts or part.latency_us}
     return [*short, parts] if parts else short
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -36,6 +36,7 @@ class Ledger:
 
     def look(self, now: Counts) -> None:
         """Add what was counted since the last look."""
+        now = Counts({v: replace(sample, parts={}) for v, sample in now.samples.items()}, now.books)
         last = self.last or now
         if now.books.total < last.books.total:
             self.gaps += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -140,18 +141,18 @@ class Watch:
 
     async def _learn(self) -> None:
         """Find out which paths are to be told apart, until that is known, and have the router do it."""
-        if self._keeper.trial is None or self._keeper.trial.paths is not None:
-            return
-        if self._hearing.paths is None:
-            try:
+        if self._hearing.paths is None and self._learns:
+            with suppress(RouterLost):
                 self._paths += await self._sight.evidence.paths(self.rollout.service)
-            except RouterLost:
-                return
-            if len(self._paths) < ENOUGH_PATHS:
-                return
-            self._note(entries.paths(busiest(self._paths)))
-            self._paths = []
-        self._keeper.tell_apart(self._hearing.paths or ())
+            if len(self._paths) >= ENOUGH_PATHS and self._learns:
+                self._note(entries.paths(busiest(self._paths)))
+                self._keeper.tell_apart(entries.named(self._hearing.paths or ()))
+
+    @property
+    def _learns(self) -> bool:
+        """Whether paths are being learned for this rollout: its version is the one on trial."""
+        trial = self._keeper.trial
+        return trial is not None and trial.revision == self.rollout.trial and trial.paths is None
 
     def _inquire(self) -> None:
         """Tell the judge what was answered since the last look, and ask what is to be asked now."""

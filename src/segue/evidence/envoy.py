@@ -106,19 +106,21 @@ class EnvoyEvidence:
         self._router = router
         self._sampled, self._logged = Together(self._sample), Together(self._read)
         self._following: dict[str, Follower] = {}
-        self._learning: dict[str, Follower] = {}
+        self._learning: dict[str, tuple[Revision | None, Follower]] = {}
 
     async def sample(self, service: str) -> Mapping[Revision, Sample]:
         """First attempts on each version since Envoy's start, and on each path of the table's. Raises RouterLost.
 
         The histogram has every first attempt whose answer began, good or bad; it may lag the counts by a second.
         """
-        samples = {backend.revision: Sample() for backend in self._backends(service)}
+        found = (await self._sampled(service)).get(service, {})
         paths = self._paths(service)
-        for (revision, number), part in (await self._sampled(service)).get(service, {}).items():
-            whole = samples.get(revision, Sample())
-            apart = {} if not paths else {OTHERS if number is None or number >= len(paths) else paths[number]: part}
-            samples[revision] = plus(whole, replace(part, parts=apart))
+        nothing = Sample(parts=dict.fromkeys((*paths, OTHERS), Sample()) if paths else {})
+        revisions = [*(backend.revision for backend in self._backends(service)), *(revision for revision, _ in found)]
+        samples = dict.fromkeys(revisions, nothing)
+        for (revision, number), part in found.items():
+            path = OTHERS if number is None or number >= len(paths) else paths[number]
+            samples[revision] = plus(samples[revision], replace(part, parts={path: part} if paths else {}))
         return samples
 
     def _paths(self, service: str) -> tuple[str, ...]:
@@ -172,9 +174,11 @@ class EnvoyEvidence:
         """The paths that were written down to be learned since the last call. Raises RouterLost, as `visits`."""
         table = self._router.table.services.get(service)
         if table is None or not table.learning:
-            self._learning.pop(service, None)
             return ()
-        follower = self._learning.setdefault(service, Follower.from_the_start(self._router.folder / VISITS))
+        trial, follower = self._learning.get(service, (None, None))
+        if follower is None or trial != table.trial:  # the file was emptied since the last one
+            follower = Follower.from_the_start(self._router.folder / VISITS)
+            self._learning[service] = table.trial, follower
         return await self._news(follower, lambda lines: paths.read(lines, service, table.trial))
 
     async def _news(self, follower: Follower, read: Callable[[Iterable[str]], Iterator[T]]) -> Sequence[T]:

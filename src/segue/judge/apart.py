@@ -8,12 +8,13 @@ together. Which paths those are is decided from what came before, so each is an 
 for that is the capital E_then, of which a quarter is bet on the paths, in equal parts. Without paths Ē is E. A path
 says nothing while no old version stands beside the new one: what was usual of it before is not known.
 
-*Only these got worse* is said when the others together are shown to have less than half of it. Of n attempts on the
-new version k failed (or were above the old one's edge). By Chernoff, a rate q makes k that far from n·q with a chance
-of at most e^(−n·KL(k/n ‖ q)). So q is too high for the others, or too low for the worst path, where that is at most
-5 %, for the worst of several paths by as many times less. With the lowest rate that is not too low for the worst path
-it has d more than the old version: the others have less than half if their old version's rate and d/2 is too high.
-That is for a sentence; nothing is decided by it.
+*Only these got worse* is said when the others together seem to have less than half of it. Of n attempts k failed (or
+were above the old one's edge). By Chernoff, a rate q makes k that far from n·q with a chance of at most
+e^(−n·KL(k/n ‖ q)), so q is too low, or too high, where that is at most 5 %, for the worst of several paths by as many
+times less. The worst path has at least d more: the lowest rate of the new version that is not too low, less the old
+one's, taken as (k + 1)/(n + 2). The others have less than half of it if d/2 more than the rate of their old version
+is too high for their new one. The paths are chosen and the moment comes by what was seen, so 5 % is only nominal:
+that is for a sentence, and nothing is decided by it.
 """
 
 from __future__ import annotations
@@ -97,21 +98,33 @@ class Apart:
         self._paths = {path: Path(path, settings, now) for path in paths}
         self._staked = staked
 
-    def add(self, seconds: float, new: Mapping[str, Sample], old: Mapping[str, Sample], timed: bool) -> None:
-        """What came in one look."""
+    def add(
+        self, seconds: float, new: Mapping[str, Sample], old: Mapping[str, Sample], timed: bool, now: float
+    ) -> bool:
+        """What came in one look; whether a stratum ended by it. Each path has its own."""
+        ended = False
         for name, path in self._paths.items():
             path.pool.add(seconds, new.get(name, _NOTHING), old.get(name, _NOTHING), timed)
+            if path.pool.full:
+                path.close(now)
+                ended = True
+        return ended
 
     def close(self, now: float) -> None:
-        """End the present stratum."""
+        """End the present strata, whatever is in them."""
         for path in self._paths.values():
             path.close(now)
 
     @property
-    def share(self) -> float:
-        """The logarithm of what the paths add to the evidence."""
+    def log_e(self) -> float:
+        """The logarithm of the evidence of all paths together."""
         logs = [path.log_e for path in self._paths.values()]
-        return log(PART) + self._staked + log_sum(logs) - log(len(logs))
+        return log_sum(logs) - log(len(logs))
+
+    @property
+    def share(self) -> float:
+        """The logarithm of what the paths add to the evidence of the rollout."""
+        return log(PART) + self._staked + self.log_e
 
     @property
     def worst(self) -> Path:
@@ -140,21 +153,21 @@ def _less_than_half(others: Counts, worst: Counts, bar: float) -> bool:
     """Whether the others have less than half of what the worst path has more at least; see the top of the file."""
     if not (others.both and worst.both):
         return False
-    more = _least(worst.new, worst.of_new, bar) - worst.old / worst.of_old
+    more = _least(worst.new, worst.of_new, bar) - (worst.old + 1) / (worst.of_old + 2)
     there, most = others.new / others.of_new, others.old / others.of_old + more / 2
-    return there < most < 1 and others.of_new * _divergence(there, most) >= WORSE
+    return more > 0 and there < most < 1 and others.of_new * _divergence(there, most) >= WORSE
 
 
 def _least(events: float, attempts: float, bar: float) -> float:
     """The lowest rate that so many events do not speak against with evidence of `bar`."""
-    low, high = 1e-12, events / attempts
+    allowed, refused = events / attempts, 0.0
     for _ in range(50):
-        rate = (low + high) / 2
+        rate = (allowed + refused) / 2
         if attempts * _divergence(events / attempts, rate) >= bar:
-            low = rate
+            refused = rate
         else:
-            high = rate
-    return high
+            allowed = rate
+    return allowed
 
 
 def _divergence(p: float, q: float) -> float:

@@ -2,7 +2,7 @@
 
 How evidence is gathered, and why it may be looked at for ever, says `gathering.py`. Here it becomes verdicts and
 sentences. `numbers` have the counts of the whole rollout (``new_attempts`` …) and the logarithms of the evidence:
-``ln_e`` of harm, its two parts, and of each proof.
+``ln_e`` of harm, its parts, and of each proof.
 """
 
 from __future__ import annotations
@@ -176,6 +176,7 @@ class Comparison:
             "ln_e": it.log_e,
             "ln_e_errors": it.errors.log_e,
             "ln_e_latency": it.latency.log_e,
+            **({"ln_e_paths": it.apart.log_e} if it.apart else {}),
             "ln_e_proof_errors": it.step.errors.log_e,
             **proofs,
         }

@@ -134,15 +134,23 @@ class Gathering:
             self._look_beside(seconds, new, old or _NOTHING, timed)
 
     def close(self) -> None:
-        """End the present stratum, whatever is in it."""
+        """End the present strata, whatever is in them."""
+        self._end()
+        if self.apart:
+            self.apart.close(self._now)
+        self._weigh()
+
+    def _end(self) -> None:
+        """End the present stratum of all requests."""
         pool, self._pool = self._pool, Pool()
         if self.alone:
             self._judge_alone(self.alone, pool.counts)
         else:
             self._judge_beside(pool)
         self.suspicion.add(pool.counts, self.errors.log_e, self._now)
-        if self.apart:
-            self.apart.close(self._now)
+
+    def _weigh(self) -> None:
+        """Strata have ended: see whether that makes an alarm."""
         if self.log_e >= (self.harm.log_e if self.harm else self.threshold):
             self.harm = self._harm()
 
@@ -178,10 +186,12 @@ class Gathering:
         self.beside += came
         self.recent.add(old.attempts, old.failures, self._now)
         self._pool.add(seconds, new, old, timed)
-        if self.apart:
-            self.apart.add(seconds, new.parts, old.parts, timed)
+        ended = self.apart is not None and self.apart.add(seconds, new.parts, old.parts, timed, self._now)
         if self._pool.full:
-            self.close()
+            self._end()
+            ended = True
+        if ended:
+            self._weigh()
 
     def _look_alone(self, seconds: float, new: Sample) -> None:
         if not self.alone:
@@ -205,7 +215,7 @@ class Gathering:
             part, times = of.latency.worst, of.latency
             slow = part, times.new.percentile(part), times.old.percentile(part)
         seen, since = of.suspicion.seen, of.suspicion.since
-        alone = self.alone.highest if self.alone else None
+        alone = self.alone.highest if self.alone and of is self else None
         harm = Harm(self.log_e, seen, self._now - since, not since, alone, slow)
         if not self.apart:
             return harm

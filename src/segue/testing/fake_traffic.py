@@ -114,9 +114,11 @@ class FakeEvidence:
     def _counted_by_path(self, service: str) -> Mapping[Revision, Mapping[str, Sample]]:
         """What came to each version for each path that the router tells apart now."""
         table = self._router.table.services.get(service)
-        counts: defaultdict[Revision, defaultdict[str, _Count]] = defaultdict(lambda: defaultdict(_Count))
         if table is None or not table.paths:
             return {}
+        counts: defaultdict[Revision, dict[str, _Count]] = defaultdict(
+            lambda: {path: _Count() for path in (*table.paths, OTHERS)}
+        )
         for part in self._parts(service):
             path = next((path for path in table.paths if f"{part.path}/".startswith(f"{path}/")), OTHERS)
             counts[part.revision][path].add(part.attempts, part.failing, part.on_trial)

@@ -39,6 +39,9 @@ class LivingRouter(FakeRouter):
     async def shutdown(self) -> None:
         """It would end."""
 
+    async def tend(self) -> None:
+        """There is nothing to do."""
+
 
 @dataclass
 class Lab:

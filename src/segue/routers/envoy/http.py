@@ -182,7 +182,7 @@ _LINE = {
 }
 
 VISITS = "visits.log"
-"""The file for the visits of users who take part in an experiment, in the same folder."""
+"""The file for the visits of an experiment's users, and for paths that are to be learned, in the same folder."""
 # Of what users send nothing else is needed; they are told apart by what they are known by.
 _VISIT = {
     **{key: _LINE[key] for key in ("service", "status")},

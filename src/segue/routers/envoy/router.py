@@ -101,10 +101,17 @@ class EnvoyRouter:
             except RouterRefused:
                 await self._restore()
                 raise
-            if not any(of.experiment or of.learning for of in table.services.values()):
-                visits.forget(self.folder)
             self._snapshot, self._table = target, table
+            self._forget()
             self._last.write(self._builder.services)
+
+    async def tend(self) -> None:
+        """Empty what Envoy has written for nobody, again: its last lines came after the table that needs none."""
+        self._forget()
+
+    def _forget(self) -> None:
+        if not any(of.experiment or of.learning for of in self.table.services.values()):
+            visits.forget(self.folder)
 
     async def settled(self) -> None:
         """The barrier: return when every worker is past the last confirmed table. Raises RouterLost."""

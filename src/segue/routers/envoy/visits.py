@@ -6,6 +6,7 @@ request waits for it, and it does not matter whether a control plane runs. Rules
   first request on, so all of his requests are written.
 * Of a request nothing is written that might be a secret: no query, no body, no cookie but our own. Of headers that
   name users the line has the value; it is hashed as soon as it is read, and the file goes with the experiment.
+* Rollouts learn their paths from the same file (`paths.py`); of those lines nobody is a user.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _marked(
 
 
 def forget(folder: Path) -> None:
-    """Empty the file of the Envoy in `folder`, which appends to it: nobody takes part in anything any more."""
+    """Empty the file of the Envoy in `folder`, which appends to it: no experiment needs it, nobody learns a path."""
     file = folder / VISITS
     rotated(file, 1).unlink(missing_ok=True)
     if size_of(file):
