@@ -229,6 +229,24 @@ def test_an_instance_that_the_kept_version_loses_does_not_turn_the_rollback_to_i
     assert wrongs(lab, "v1.1", covered=False) == []
 
 
+def test_an_instance_that_ended_thrice_and_serves_again_is_in_nobody_s_way(lab: Lab) -> None:
+    launched(lab)
+
+    async def scene(plane: ControlPlane) -> None:
+        shop = plane.services["shop"]
+        for _ in range(3):
+            dies = min(lab.world.platform.running, key=lambda there: there.id)
+            lab.world.platform.exit(dies.id)
+            while shop.keeper.fleet.ready(dies.intent.revision) == TWO:
+                await asyncio.sleep(0.01)
+            while shop.keeper.fleet.ready(dies.intent.revision) < TWO:
+                await asyncio.sleep(0.1)
+        scaled = await ended(plane, await shop.scale(TWO + 1, Asker()))
+        assert (scaled.outcome, scaled.reason) == ("promoted", "shop has 3 instances")
+
+    lab.run(scene)
+
+
 def test_a_version_that_segue_has_left_for_its_failures_is_not_what_a_rollback_goes_to(lab: Lab) -> None:
     launched(lab)
 

@@ -219,8 +219,8 @@ class Fleet:
 
     def broken(self, revision: Revision) -> Member | None:
         """An instance of `revision` that cannot be started: its command does not run, or it ended too often."""
-        found = (m for m in self.of(revision) if m.fatal or m.failures >= TRIES)
-        return next(found, None)
+        starting = (m for m in self.of(revision) if m.state is State.STARTING)  # one that is ready was started
+        return next((m for m in starting if m.fatal or m.failures >= TRIES), None)
 
     async def _watch_health(self, member: Member, instance: Instance) -> None:
         health, well, ill = member.version.health, 0, 0
