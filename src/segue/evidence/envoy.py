@@ -120,7 +120,9 @@ class EnvoyEvidence:
         samples = dict.fromkeys(revisions, nothing)
         for (revision, number), part in found.items():
             path = OTHERS if number is None or number >= len(paths) else paths[number]
-            samples[revision] = plus(samples[revision], replace(part, parts={path: part} if paths else {}))
+            told = replace(part, parts={**nothing.parts, path: part}) if paths else part
+            before = samples[revision]
+            samples[revision] = told if before is nothing else plus(before, told)
         return samples
 
     def _paths(self, service: str) -> tuple[str, ...]:
