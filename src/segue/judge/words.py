@@ -53,8 +53,8 @@ def behind(verdict: Mapping[str, Any], proof: bool, settings: Settings, names: N
         yield f"An alarm takes {beyond} that chance makes in at most {_level(settings)}."
         if "worse" in numbers:
             yield (
-                f"Only {numbers['worse']} got worse: on all other paths {names.new} has less than half of that, if "
-                "anything."
+                f"Only {numbers['worse']} got worse: on the others together {names.new} seems to have less than "
+                "half of that, if anything."
             )
     elif verdict["basis"] == "evidence" and proof:
         yield (
