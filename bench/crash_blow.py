@@ -30,6 +30,7 @@ class Blow:
     def __init__(self, gap: Gap, victim: Victim, chance: Random, *, bad: bool) -> None:
         self._gap, self.victim, self._chance, self._bad = gap, victim, chance, bad
         self.who, self.alone, self.plane, self.aimed = "", False, 0, False
+        self._drawn: list[int] = []
         self.without: float | None = None
         self.lost = self.failed = 0
 
@@ -43,6 +44,8 @@ class Blow:
             with suppress(ProcessLookupError):  # an instance may have ended of itself
                 os.kill(pid, signal.SIGKILL)
         self.aimed = self._gap.closes not in stage.witness.entries(rollout)
+        if self.who and not self.alone:  # the other one may just have begun to leave
+            self.alone = not set(self._serving(stage)[1]) - set(self._drawn)
         if self.victim is Victim.KEEPERS:
             self.end(self.plane)
             stage.bring_back()
@@ -54,6 +57,14 @@ class Blow:
 
     def _instance(self, stage: Stage) -> list[int]:
         """An instance of the old version or of the new one, if any runs."""
+        pids, serving = self._serving(stage)
+        self.who = self._chance.choice(sorted(pids)) if pids else "none runs"
+        self._drawn = [self._chance.choice(pids[self.who])] if pids else []
+        self.alone = serving == self._drawn
+        return self._drawn
+
+    def _serving(self, stage: Stage) -> tuple[dict[str, list[int]], list[int]]:
+        """The instances of the old version and of the new one, and those of both that serve, and answer."""
         record = until(stage.witness.latest)
         new = version_of(record.new) if record.new and record.release else None
         pids, serving = dict[str, list[int]](), list[int]()
@@ -64,10 +75,7 @@ class Blow:
                 answers = name != new or not self._bad
                 if instance["state"] == "ready" and version["share"] and answers:
                     serving.append(instance["pid"])
-        self.who = self._chance.choice(sorted(pids)) if pids else "none runs"
-        drawn = [self._chance.choice(pids[self.who])] if pids else []
-        self.alone = serving == drawn
-        return drawn
+        return pids, serving
 
     @staticmethod
     def end(pid: int) -> None:
