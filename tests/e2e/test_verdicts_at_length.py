@@ -162,10 +162,10 @@ GOING_ON = (
 @pytest.mark.parametrize(
     ("rate", "judge", "exit", "outcome", "says"),
     [
-        (0.0, {}, 0, "promoted", GOING_ON.format("10%: 0")),
-        (0.1, {}, 0, "promoted", GOING_ON.format(r"10%: \d")),
-        (0.1, {"low_traffic": "hold"}, 6, None, r"Held: 10%: \d requests?, a verdict needs "),
-        (0.1, {"low_traffic": "rollback"}, 1, "rolled_back", r"Reason: 10%: .*; going back, `judge\.low_traffic`"),
+        (0.0, {}, 0, "promoted", GOING_ON.format("10 %: 0")),
+        (0.1, {}, 0, "promoted", GOING_ON.format(r"10 %: \d")),
+        (0.1, {"low_traffic": "hold"}, 6, None, r"Held: 10 %: \d requests?, a verdict needs "),
+        (0.1, {"low_traffic": "rollback"}, 1, "rolled_back", r"Reason: 10 %: .*; going back, `judge\.low_traffic`"),
     ],
     ids=["0", "0.1", "0.1, hold", "0.1, rollback"],
 )

@@ -102,7 +102,7 @@ def test_what_users_had_is_not_said_to_be_whole_where_it_is_not() -> None:
     ("question", "judged", "setting"),
     [
         ("approve more than 10% for v2.1", False, "approve: manual"),
-        ("10%: 14 requests, a verdict needs about 200", True, "judge.low_traffic"),
+        ("10 %: 14 requests, a verdict needs about 200", True, "judge.low_traffic"),
         ("0 of 900 …; not proven within 40 s", True, "judge.undecided"),
         ("No user request reached v2; evidence is required", True, "--require-evidence"),
     ],
