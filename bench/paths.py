@@ -31,7 +31,6 @@ from segue.judge.settings import Settings
 
 SHARES = {"/": 0.3, "/search": 0.3, "/cart": 0.2, "/api": 0.1, "/checkout": 0.05, OTHERS: 0.05}
 """The part of the requests that each path has."""
-USUAL = ("all", 1.0)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from segue.engine.catalog import Catalog
 from segue.engine.certificates import Certificates
 from segue.engine.chores import Chores, forget_checks
 from segue.engine.clock import Clock
-from segue.engine.hearing import told_apart
+from segue.engine.hearing import named
 from segue.engine.journal import Journal
 from segue.engine.keeper import Keeper
 from segue.engine.life import Life
@@ -267,8 +267,8 @@ class ControlPlane:
         running = self.journal.unfinished(service.name)
         if running is not None and running.decided is None:  # its shield stands already in the first table
             keeper.try_out(running)
-            if (paths := told_apart(self.journal.polls(running.id))) is not None:
-                keeper.tell_apart(paths)
+            if entry := self.journal.poll(running.id, "paths"):
+                keeper.tell_apart(named(entry["paths"]))
         keeper.resume(service.record.demand, self._before(service))
         return [record for record in records if record.intent.nonce not in found]
 

@@ -42,12 +42,6 @@ def paths(found: Sequence[str]) -> Entry:
     return {"what": "paths", "paths": list(found)}
 
 
-def told_apart(entries: Iterable[Entry]) -> tuple[str, ...] | None:
-    """The paths that the router tells apart, by what was written down; None: that was not decided yet."""
-    found = next((entry["paths"] for entry in entries if entry["what"] == "paths"), None)
-    return None if found is None else named(found)
-
-
 def named(paths: Iterable[str]) -> tuple[str, ...]:
     """Those of `paths` that the router is to know; what is left are the others."""
     return tuple(path for path in paths if path != OTHERS)

@@ -118,6 +118,11 @@ class Told:
         with suppress(DiskFull):
             self._db.put("told.poll", {"rollout": rollout, "body": json.dumps(document)})
 
+    def poll(self, rollout: str, what: str) -> dict[str, Any] | None:
+        """The first of a rollout's entries that is of this kind."""
+        sql = "SELECT body FROM told.poll WHERE rollout = ? AND json_extract(body, '$.what') = ? ORDER BY seq LIMIT 1"
+        return next((json.loads(row["body"]) for row in self._db.all(sql, rollout, what)), None)
+
     def polls(self, rollout: str) -> list[dict[str, Any]]:
         """What was counted for a rollout, look by look."""
         found = self._db.all("SELECT body FROM told.poll WHERE rollout = ? ORDER BY seq", rollout)

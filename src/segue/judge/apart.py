@@ -26,7 +26,8 @@ from math import log
 from segue.core.traffic import Sample
 from segue.judge.dispersion import Dispersion
 from segue.judge.errors import Counts, Ratio
-from segue.judge.latency import Latency
+from segue.judge.histogram import Histogram
+from segue.judge.latency import PROVEN, Latency
 from segue.judge.mixture import log_sum
 from segue.judge.settings import Settings
 from segue.judge.strata import Pool
@@ -51,21 +52,34 @@ class Suspicion:
             self.seen, self.since = Counts(), now
 
 
-class Path:
+class Processes:
+    """The evidence of harm that some requests give, by failures and by times. `history`: of the old version."""
+
+    def __init__(
+        self, settings: Settings, history: Histogram, *, since: float = 0.0, proven: Sequence[float] = PROVEN
+    ) -> None:
+        self.errors, self.guard = Ratio.alarm(settings.alarm), Dispersion()
+        self.latency = Latency(settings.alarm, settings.first, history, proven=proven)
+        self.suspicion = Suspicion(since)
+
+    @property
+    def of_both(self) -> float:
+        """The logarithm of the evidence of both together."""
+        return log_sum((self.errors.log_e, self.latency.log_e)) - log(2)
+
+    @property
+    def slow(self) -> bool:
+        """Whether latency has more of the evidence."""
+        return self.latency.log_e > self.errors.log_e
+
+
+class Path(Processes):
     """The evidence of harm on one path."""
 
     def __init__(self, path: str, settings: Settings, now: float) -> None:
-        self.path, self.suspicion = path, Suspicion(now)
-        self.errors, self.guard = Ratio.alarm(settings.alarm), Dispersion()
-        self.latency = Latency(settings.alarm, settings.first, {}, proven=())
-        self.pool = Pool()
-        self.total = Counts()
+        super().__init__(settings, {}, since=now, proven=())
+        self.path, self.pool, self.total = path, Pool(), Counts()
         self._began = now
-
-    @property
-    def log_e(self) -> float:
-        """The logarithm of the evidence."""
-        return log_sum((self.errors.log_e, self.latency.log_e)) - log(2)
 
     def close(self, now: float) -> None:
         """End the present stratum."""
@@ -76,11 +90,6 @@ class Path:
         self.latency.old.add(pool.old_untimed, since)
         self.suspicion.add(pool.counts, self.errors.log_e, now)
         self.total += pool.counts
-
-    @property
-    def slow(self) -> bool:
-        """Whether most of what speaks against it is latency."""
-        return self.latency.log_e > self.errors.log_e
 
     def above(self, part: float) -> Counts:
         """The attempts of the last minute that were above the old version's percentile, as they weigh now."""
@@ -118,7 +127,7 @@ class Apart:
     @property
     def log_e(self) -> float:
         """The logarithm of the evidence of all paths together."""
-        logs = [path.log_e for path in self._paths.values()]
+        logs = [path.of_both for path in self._paths.values()]
         return log_sum(logs) - log(len(logs))
 
     @property
@@ -129,14 +138,14 @@ class Apart:
     @property
     def worst(self) -> Path:
         """The path that most speaks against."""
-        return max(self._paths.values(), key=lambda path: path.log_e)
+        return max(self._paths.values(), key=lambda path: path.of_both)
 
     @property
     def worse(self) -> tuple[str, ...]:
         """The paths that got worse, if it is shown that the others did not; else none."""
         worst = self.worst
-        worse = [path for path in self._paths.values() if path.log_e >= WORSE]
-        others = [path for path in self._paths.values() if path.log_e < WORSE]
+        worse = [path for path in self._paths.values() if path.of_both >= WORSE]
+        others = [path for path in self._paths.values() if path.of_both < WORSE]
         if not worse or not others:
             return ()
         events = partial(Path.above, part=worst.latency.worst) if worst.slow else _failures

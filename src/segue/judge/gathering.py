@@ -27,10 +27,8 @@ from math import isfinite, log, log1p
 
 from segue.core.traffic import Sample
 from segue.judge import bound
-from segue.judge.apart import PART, Apart, Path, Suspicion
-from segue.judge.dispersion import Dispersion
+from segue.judge.apart import PART, Apart, Path, Processes, Suspicion
 from segue.judge.errors import Counts, Ratio
-from segue.judge.latency import Latency
 from segue.judge.mixture import log_sum
 from segue.judge.presence import Presence
 from segue.judge.ratio import RatioSet
@@ -80,21 +78,19 @@ class Harm:
     worse: tuple[str, ...] = ()
 
 
-class Gathering:
+class Gathering(Processes):
     """What `Comparison` judges by. `history`: the old version's last ten minutes before the rollout."""
 
     def __init__(self, settings: Settings, history: Sample) -> None:
+        super().__init__(settings, history.latency_us)
         self.settings = settings
         self.threshold = -log(settings.false_alarm) - log1p(-FOR_BOUNDS)
-        self.errors, self.guard = Ratio.alarm(settings.alarm), Dispersion()
-        self.latency = Latency(settings.alarm, settings.first, history.latency_us)
         self.recent = bound.Recent(history.attempts, history.failures)
         self.step = Step(settings.first)
         self.total, self.beside = Counts(), Counts()
         self.alone: Alone | None = None
         self.harm: Harm | None = None
         self.apart: Apart | None = None
-        self.suspicion = Suspicion()
         self._presence, self._pool = Presence(), Pool()
         self._now, self._bounds = 0.0, 0
 
@@ -107,13 +103,8 @@ class Gathering:
     def log_e(self) -> float:
         """The logarithm of the combined evidence of harm."""
         if self.apart is None:
-            return self._of_all
-        return log_sum((log1p(-PART) + self._of_all, self.apart.share))
-
-    @property
-    def _of_all(self) -> float:
-        """The logarithm of the evidence of all requests together."""
-        return log_sum((self.errors.log_e, self.latency.log_e)) - log(2)
+            return self.of_both
+        return log_sum((log1p(-PART) + self.of_both, self.apart.share))
 
     @property
     def amber(self) -> bool:
@@ -158,7 +149,7 @@ class Gathering:
         """From now on these paths are looked at by themselves as well; once: what is bet on them stays theirs."""
         self.close()
         if paths and self.apart is None:
-            self.apart = Apart(paths, self.settings, self._of_all, self._now)
+            self.apart = Apart(paths, self.settings, self.of_both, self._now)
 
     def begin(self, gate: Gate) -> None:
         """A new step: what proves something is gathered anew."""
@@ -207,11 +198,11 @@ class Gathering:
             self.close()
 
     def _harm(self) -> Harm:
-        of: Gathering | Path = self
-        if self.apart and self.apart.share > log1p(-PART) + self._of_all:
+        of: Processes = self
+        if self.apart and self.apart.share > log1p(-PART) + self.of_both:
             of = self.apart.worst
         slow = None
-        if of.latency.log_e > of.errors.log_e:
+        if of.slow:
             part, times = of.latency.worst, of.latency
             slow = part, times.new.percentile(part), times.old.percentile(part)
         seen, since = of.suspicion.seen, of.suspicion.since

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, TypeVar
 
-from segue.core.experiment import Visit
 from segue.core.paths import OTHERS
 from segue.core.release import ALL, Experiment, Goal, Revision
 from segue.core.traffic import Books, InstanceId, Sample
@@ -72,6 +71,21 @@ async def until(condition: Callable[[], Awaitable[bool]], what: Callable[[], Awa
     while not await condition():
         assert loop.time() < deadline, await what()
         await asyncio.sleep(0.05)
+
+
+async def _told(news: Callable[[], Awaitable[Sequence[T]]], count: int) -> list[T]:
+    """All that was told, once there is so much of it."""
+    seen: list[T] = []
+
+    async def enough() -> bool:
+        seen.extend(await news())
+        return len(seen) >= count
+
+    async def found() -> object:
+        return seen
+
+    await until(enough, found)
+    return seen
 
 
 def balanced(books: Books) -> bool:
@@ -246,20 +260,13 @@ class EvidenceContract:
         async def story() -> None:
             await stand.route({OLD: ALL})
             await stand.request(3)
-            evidence, seen = stand.evidence, list[Visit]()
+            evidence = stand.evidence
             assert await evidence.visits("shop") == ()
             await stand.route(HALVES, trial=NEW, experiment=Experiment(Goal("/")))
             for _ in range(20):
                 await stand.request(1)
 
-            async def all_seen() -> bool:
-                seen.extend(await evidence.visits("shop"))
-                return len(seen) >= 20
-
-            async def found() -> object:
-                return seen
-
-            await until(all_seen, found)
+            seen = await _told(lambda: evidence.visits("shop"), 20)
             assert len(seen) == len({visit.user for visit in seen}) == 20
             assert {visit.version for visit in seen} == {OLD, NEW}
             assert {(visit.path, visit.status) for visit in seen} == {("/", 200)}
@@ -272,22 +279,14 @@ class EvidenceContract:
 
     def test_paths_are_told_while_they_are_learned_and_each_once(self, stand: Stand) -> None:
         async def story() -> None:
-            evidence, seen = stand.evidence, list[str]()
+            evidence = stand.evidence
             await stand.route({OLD: ALL, NEW: Fraction(0)}, trial=NEW)
             await stand.request(3, "/cart/7?secret=1")
             assert await evidence.paths("shop") == ()
             await stand.route({OLD: ALL, NEW: Fraction(0)}, trial=NEW, learning=True)
             await stand.request(20, "/cart/7?secret=1")
 
-            async def all_seen() -> bool:
-                seen.extend(await evidence.paths("shop"))
-                return len(seen) >= 20
-
-            async def found() -> object:
-                return seen
-
-            await until(all_seen, found)
-            assert set(seen) == {"/cart/7"}
+            assert set(await _told(lambda: evidence.paths("shop"), 20)) == {"/cart/7"}
             assert not await evidence.paths("other")
             await stand.route(HALVES, trial=NEW, paths=("/cart",))
             await stand.request(3, "/cart")
