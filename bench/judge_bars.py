@@ -36,6 +36,8 @@ class Row:
     find: Callable[[Results], Sequence[Finding]]
     least: int = 20
     """At least so many runs of each cell."""
+    sure: int = 0
+    """In so many runs of each of its long cells its bars can be shown to be kept."""
 
 
 # How often
@@ -48,6 +50,11 @@ def upper(count: int, runs: int) -> float:
         rate = (low + high) / 2
         low, high = (low, rate) if _at_most(count, runs, rate) < 0.05 else (rate, high)
     return high
+
+
+def sure(most: float) -> int:
+    """So many runs show with 95 % confidence that a rate is at most this, if what must be rare does not happen."""
+    return ceil(log(0.05) / log1p(-most))
 
 
 def _at_most(count: int, runs: int, rate: float) -> float:

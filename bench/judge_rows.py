@@ -8,7 +8,7 @@ from functools import partial
 from math import inf
 
 import judge_peers as peers
-from judge_bars import Finding, Results, Row, alarms, each, in_time, quantile, rarely, shown, soon
+from judge_bars import Finding, Results, Row, alarms, each, in_time, quantile, rarely, shown, soon, sure
 from judge_exact import counters_of_any_size, expectations, million, recorded, strata_of_nothing
 from judge_runs import (
     Cell,
@@ -47,7 +47,7 @@ def _a1() -> Row:
         cells_with = [replace(one, verdict="") for one in each(0.01, 2000)(some)]
         return [over_all, most, *cells_with]
 
-    return Row("A1", "A/A, errors and latency, 10 minutes", cells, find)
+    return Row("A1", "A/A, errors and latency, 10 minutes", cells, find, sure=sure(0.01))
 
 
 def _a2() -> Row:
@@ -55,7 +55,7 @@ def _a2() -> Row:
         cell(f"1,000 rps, {share:.0%}", alarm, World(1000, share, 0.001, 0.001, ("all", 1.0), 3600), 500)
         for share in (0.1, 0.5)
     ]
-    return Row("A2", "A/A, errors and latency, an hour", cells, each(0.018, 500))
+    return Row("A2", "A/A, errors and latency, an hour", cells, each(0.018, 500), sure=sure(0.018))
 
 
 def _a3() -> Row:
@@ -98,6 +98,7 @@ def _r1() -> Row:
         "trouble that both versions have: bursts, drift with shares 10/30/50 %, a step with a shift",
         cells,
         each(0.005, 1000),
+        sure=sure(0.005),
     )
 
 

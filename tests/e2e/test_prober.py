@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from loads import eventually, tiny
 
 from segue.testing.http1 import Answer
 from segue.testing.load import H2load, Probe, Wrk, read_h2load, read_wrk, tools_missing
+from segue.testing.moments import until
 from segue.testing.prober import Load, Prober
 from segue.testing.site import free_port
 from segue.testing.tally import Counting, Loss, Tally, decode, encode
@@ -275,8 +277,9 @@ def test_killing_the_application_in_mid_load_is_seen() -> None:
 @pytest.mark.parametrize(("manner", "drops"), [("graceful", False), ("drop", True)])
 def test_the_tiny_application_finishes_what_is_in_flight_only_when_it_is_graceful(manner: str, drops: bool) -> None:
     with tiny(APP_DELAY="0.3", APP_ON_TERM=manner) as (url, process):
-        probe = Probe(url, connections=32)
-        probe.more(64)
+        probe, application = Probe(url, connections=32), psutil.Process(process.pid)
+        until(lambda: sum(c.status == psutil.CONN_ESTABLISHED for c in application.net_connections()) >= 32)
+        probe.more(64)  # what still waits to be accepted is reset by any application that ends
         process.send_signal(signal.SIGTERM)
         status = process.wait(10)
         tally = probe.finish()
