@@ -16,7 +16,7 @@ from segue.testing.clock import VirtualClock
 from segue.testing.plane import Lab, an_order, deployed, ended
 
 HOUR = timedelta(hours=1)
-JUDGED = Rolling(first_judge=timedelta(minutes=10), judge=timedelta(minutes=10))
+JUDGED = Rolling(first_judge=timedelta(minutes=3), judge=timedelta(minutes=3))
 
 
 class Machine:
@@ -69,7 +69,7 @@ def test_the_machines_clock_is_followed_only_while_nothing_waits(room: Path) -> 
 
     lab.run(scene)
     assert isinstance(lab.clock, Followed)
-    assert found["ended"] - found["begun"] > 600
+    assert found["ended"] - found["begun"] > 360
     assert any(at < found["begun"] for at in lab.clock.at)
     assert any(at > found["ended"] for at in lab.clock.at)
     assert not any(found["begun"] < at < found["ended"] for at in lab.clock.at)
@@ -94,7 +94,7 @@ def test_a_judgement_is_no_longer_because_the_clock_was_set_back_while_no_contro
 
     known = lab.run(begins)
     lab.clock.set(-2 * HOUR)
-    assert lab.run(goes_on) < 3600  # twice ten minutes, of which one has passed
+    assert lab.run(goes_on) < 1200  # twice three minutes, of which one has passed
 
 
 def test_what_served_last_is_gone_back_to_though_the_clock_was_set_back_since(room: Path) -> None:

@@ -35,7 +35,7 @@ def outcome(text: str) -> Manifest | ManifestError:
         return error
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.text() | st.lists(PIECES | KEYS | st.text(max_size=3)).map("".join))
 @example('"\\UFFFFFFFF"')
 @example("%YAML 1.1\n---\nservice: 1\n")
@@ -51,7 +51,7 @@ def test_any_text_is_a_manifest_or_a_manifest_error(text: str) -> None:
     outcome(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.integers(0, len(REFERENCE)), st.integers(0, 30), PIECES | st.text(max_size=4))
 def test_the_reference_with_anything_put_in_it_is_a_manifest_or_a_manifest_error(at: int, cut: int, put: str) -> None:
     found = outcome(REFERENCE[:at] + put + REFERENCE[at + cut :])
@@ -59,7 +59,7 @@ def test_the_reference_with_anything_put_in_it_is_a_manifest_or_a_manifest_error
         assert Manifest.model_validate(json.loads(json.dumps(found.model_dump(mode="json")))) == found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(ANYTHING | st.dictionaries(KEYS, ANYTHING, max_size=4).map(lambda more: {**BASE, **more}))
 def test_any_json_is_a_manifest_or_a_manifest_error(document: Any) -> None:
     try:
@@ -68,7 +68,7 @@ def test_any_json_is_a_manifest_or_a_manifest_error(document: Any) -> None:
         assert error.line is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(outline.leaves()), PLAIN)
 def test_any_value_of_any_leaf_is_accepted_or_refused(leaf: str, value: Any) -> None:
     document = parse(REFERENCE).manifest.model_dump(mode="json")
@@ -96,7 +96,7 @@ def test_what_is_suggested_as_a_service_is_one(name: str) -> None:
     assert suggested is None or values.service_name(suggested) == suggested
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(st.sampled_from("service: hop-'\"#\n{}")))
 def test_the_service_found_without_a_parser_is_the_one_that_is_parsed(text: str) -> None:
     found = values.service_in(f"{text}\nservice: shop\n")

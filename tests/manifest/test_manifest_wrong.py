@@ -401,7 +401,7 @@ SHAPES = [
     on_base("replicas: »!env COUNT", "replicas", "a value without a tag", None, "only in `run.process.env`"),
     on_base("replicas: »!!int three", "replicas", "a value without a tag", None, "unknown tag `!!int`"),
     process("command: x\n    env: {A: »!evn B}", ".env.A", "!env NAME", None, "unknown tag `!evn`"),
-    Case("»" + "[" * 5000, "", None, None, "nested too deeply"),
+    Case("»" + "[" * 2000, "", None, None, "nested too deeply"),
 ]
 
 

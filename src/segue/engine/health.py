@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -94,7 +95,7 @@ async def _exchange(path: str | None, address: str) -> bytes:
     """The beginning of the answer to a GET of `path`, once its first line is there. No path: connect."""
     with _socket(address) as sock:
         loop, answer = asyncio.get_running_loop(), b""
-        await loop.sock_connect(sock, _place(address))
+        await _connect(sock, _place(address))
         if path is None:
             return answer
         request = f"GET {path} HTTP/1.1\r\nHost: {_host(address)}\r\nConnection: close\r\n\r\n"
@@ -110,6 +111,17 @@ def _socket(address: str) -> socket.socket:
     sock = socket.socket(family)
     sock.setblocking(False)
     return sock
+
+
+async def _connect(sock: socket.socket, place: str | tuple[str, int]) -> None:
+    """Connect, with no turn of the loop where that is done at once: on this machine it is when it is asked again."""
+    error = sock.connect_ex(place)
+    if error == errno.EINPROGRESS:
+        error = sock.connect_ex(place)
+    if error in (errno.EALREADY, errno.EAGAIN):
+        await asyncio.get_running_loop().sock_connect(sock, place)
+    elif error:
+        raise OSError(error, os.strerror(error))
 
 
 def _place(address: str) -> str | tuple[str, int]:

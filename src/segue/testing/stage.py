@@ -28,7 +28,7 @@ from segue.testing.moments import Witness, until
 from segue.testing.site import Segue, Shop
 from segue.testing.tally import Tally
 
-RATE = 800
+RATE = 300
 """Requests a second, over 64 connections."""
 
 QUICK: Mapping[str, Mapping[str, Any]] = {
