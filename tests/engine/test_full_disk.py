@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from segue.engine import database as database_module
 from segue.engine.database import RESERVE_BYTES, Database
 from segue.errors import DiskFull
 from segue.testing.clock import VirtualClock
@@ -96,6 +97,17 @@ def test_where_not_even_the_reserve_helps_nothing_is_written_and_that_is_said(
     assert numbers(database) == [1]
     put(database, 3)
     assert numbers(database) == [1, 3]
+
+
+def test_what_is_kept_aside_is_not_given_up_before_it_is_needed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_room", lambda _: RESERVE_BYTES - 1)  # somebody fills the disk
+    put(database, 1)
+    assert database.disk_full
+    assert (database._folder / "reserve").stat().st_size == RESERVE_BYTES, "he would fill that as well"
+    monkeypatch.setattr(database_module, "_room", lambda _: 10 * RESERVE_BYTES)
+    assert not database.disk_full
 
 
 def test_what_fails_inside_is_undone_and_not_repeated(database: Database) -> None:

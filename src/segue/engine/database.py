@@ -17,6 +17,9 @@ from segue.errors import DiskFull
 RESERVE_BYTES = 4 << 20
 """Room kept aside so that a rollout can be turned back on a full disk."""
 
+_NO_ROOM = sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE
+"""What SQLite says of a full disk: the second one where the index of what waits to be merged has to grow."""
+
 KEPT_DAMAGED = 3
 """So many damaged journals are kept, the newest."""
 
@@ -105,7 +108,7 @@ class Database:
             yield
             return
         if not self._full and _room(self._folder) < RESERVE_BYTES:
-            self._free_reserve()
+            self._full = True  # what is kept aside is given up when it is needed: before, others would take it
         self._db.execute("BEGIN IMMEDIATE")
         self._depth += 1
         try:
@@ -136,7 +139,7 @@ class Database:
 
     @property
     def disk_full(self) -> bool:
-        """Whether the room that was kept aside is in use, and there is none again."""
+        """Whether there is hardly any room but what was kept aside, or not even that."""
         if self._full:
             self._keep_reserve()
         return self._full
@@ -197,7 +200,7 @@ def _space() -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+        if error.sqlite_errorcode not in _NO_ROOM:
             raise
         raise DiskFull(ENOSPC, "the disk is full") from error
 

@@ -176,8 +176,7 @@ class Keeper:
             return table
         others = [version for version in self.demand.sizes if version != self.trial.revision]
         ready = sum(self.fleet.ready(version) for version in others)
-        told = self.trial.told(table, ready, sum(self.demand.sizes[version] for version in others))
-        return replace(told, learning=told.learning and not self._journal.disk_full)  # it would be written there
+        return self.trial.told(table, ready, sum(self.demand.sizes[version] for version in others))
 
     def told(self) -> set[Revision]:
         """The revisions that the router is told of, or was a moment ago: they are not to be forgotten."""
