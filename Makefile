@@ -15,6 +15,10 @@ demo: $(READY)  ## real versions of a real application, deployed under load by e
 test: $(READY) tools check  ## everything that main must pass
 	$(BIN)/python -m pytest --numprocesses 4 || $(BIN)/python -m pytest --last-failed  # at the same time they disturb each other
 
+.PHONY: test-slow
+test-slow: $(READY) tools  ## the tests that take minutes each, an hour in all
+	$(BIN)/python -m pytest -m slow
+
 check: $(READY)  ## format, lint, types, layers
 	scripts/check
 
@@ -38,6 +42,13 @@ bench: $(READY) tools  ## the other numbers of the design, each with its target
 
 bench-judge: $(READY)  ## how often the judge is wrong and how fast it is, beside others' rules; takes an hour (--part 1: ten)
 	$(BIN)/python bench/judge.py --write
+
+.PHONY: bench-experiment bench-paths
+bench-experiment: $(READY)  ## how often an experiment's conclusion is wrong, three minutes; writes docs/measured/experiment.md
+	$(BIN)/python bench/experiment.py --write
+
+bench-paths: $(READY)  ## versions that got worse on one path, half an hour; writes docs/measured/paths.md
+	$(BIN)/python bench/paths.py --write
 
 .PHONY: bench-verdicts
 bench-verdicts: $(READY)  ## verdicts under real load beside the simulation's, an hour; writes docs/measured/verdicts.md
