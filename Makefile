@@ -16,7 +16,7 @@ test: $(READY) tools check  ## everything that main must pass
 	$(BIN)/python -m pytest --numprocesses 4 || $(BIN)/python -m pytest --last-failed  # at the same time they disturb each other
 
 .PHONY: test-slow
-test-slow: $(READY) tools  ## the tests that take minutes each, an hour in all
+test-slow: $(READY) tools  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow
 
 check: $(READY)  ## format, lint, types, layers
