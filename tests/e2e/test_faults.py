@@ -70,7 +70,7 @@ def test_after_a_shutdown_the_next_command_adopts_everything(stage: Stage) -> No
     assert (stage.envoy(), stage.instances(), stage.status()) == (envoy, instances, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_control_plane_in_the_foreground_leaves_the_services_running(number: signal.Signals, stage: Stage) -> None:
     envoy, instances = stage.envoy(), stage.instances()
     stage.segue("shutdown")

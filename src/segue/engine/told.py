@@ -102,7 +102,8 @@ class Told:
 
     def put_ledger(self, rollout: str, document: dict[str, Any]) -> None:
         """Write down what has been counted for a rollout so far, if there is room."""
-        self._put_if_room("told.ledger", {"rollout": rollout, "body": json.dumps(document)})
+        with suppress(DiskFull):
+            self._db.put("told.ledger", {"rollout": rollout, "body": json.dumps(document)})
 
     def ledger(self, rollout: str) -> dict[str, Any] | None:
         """What has been counted for a rollout."""
@@ -112,15 +113,12 @@ class Told:
     def put_poll(self, rollout: str, document: dict[str, Any]) -> None:
         """Write down what was counted since the last look, so that it can be judged again after a crash.
 
-        Without room it is not: what was heard is known all the same as long as this process lives.
+        With little room it is not, for there is a way back to be written: what was heard is known all the same as
+        long as this process lives.
         """
-        self._put_if_room("told.poll", {"rollout": rollout, "body": json.dumps(document)})
-
-    def _put_if_room(self, table: str, values: dict[str, Any]) -> None:
-        """What comes every second leaves the room that was kept aside to what turns a rollout back."""
         if not self._db.disk_full:
             with suppress(DiskFull):
-                self._db.put(table, values)
+                self._db.put("told.poll", {"rollout": rollout, "body": json.dumps(document)})
 
     def poll(self, rollout: str, what: str) -> dict[str, Any] | None:
         """The first of a rollout's entries that is of this kind."""
