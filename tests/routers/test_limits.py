@@ -140,12 +140,14 @@ class Origin:
 
     address: str = ""
     sent: int = 0
+    asked: int = 0
     answers: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request."""
         try:
             head = await reader.readuntil(b"\r\n\r\n")
+            self.asked += 1
             if length := re.search(rb"content-length: (\d+)", head):
                 left = int(length[1])
                 while left:
@@ -255,9 +257,12 @@ async def test_when_memory_runs_short_requests_are_refused_and_connections_wait_
     await router.apply(table(service(listen, version(V1, 1, origin.address))))
     reader, writer = await connected(listen)
     uploads, body = [], bytes(3 * MIB)
-    for _ in range(14):  # what could be repeated is kept until there is an answer
+    for _ in range(14):
         uploads.append(await connected(listen))
-        uploads[-1][1].write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        uploads[-1][1].write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body))
+    await until(lambda: let_in(len(uploads), origin), "what is uploaded")
+    for _, user in uploads:
+        user.write(body)  # what could be repeated is kept until there is an answer
     await until(lambda: acts(router, "stop_accepting_connections"), "the shortage")
     writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     assert await status(reader) == 503
@@ -269,6 +274,11 @@ async def test_when_memory_runs_short_requests_are_refused_and_connections_wait_
     assert await status(late) == 200
     for each in (writer, later, *(user for _, user in uploads)):
         each.transport.abort()
+
+
+async def let_in(uploads: int, origin: Origin) -> bool:
+    """Whether so many have come to the application."""
+    return origin.asked == uploads
 
 
 async def acts(router: EnvoyRouter, action: str) -> bool:
