@@ -2,20 +2,23 @@
 
 Every bar of the statistics' section 5, with simulated traffic. Three seeds, one of them the commit. The table's
 own numbers of runs take a core for many hours; `--part` says which part of the long ones is run, and `--sure` that
-it is at least as many as it takes to show that what must be rare is rare.
+it is at least as many as it takes to show that what must be rare is rare. With `--keep FILE` it can be stopped, and
+goes on where it was, with the same seeds.
 
-    python bench/judge.py [--part 0.01] [--sure] [--jobs 1] [--only D1 L1] [--write]
+    python bench/judge.py [--part 0.01] [--sure] [--keep FILE] [--jobs 1] [--only D1 L1] [--write]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
 from functools import cache
-from itertools import chain
+from pathlib import Path
 from random import Random
 
 import common
@@ -44,18 +47,59 @@ def one(name: str, cell: str, given: Sequence[str], numbers: Sequence[int]) -> l
     return [run(Random(f"{given[i % len(given)]}/{name}/{cell}/{i}")) for i in numbers]
 
 
-def measured(row: Row, part: float, least: int, pool: ProcessPoolExecutor) -> tuple[int, Sequence[Finding]]:
+class Kept:
+    """What has been simulated so far, written down in the file at `path` as it comes. Without one, nowhere."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: dict[tuple[str, str, int], list[Outcome]] = {}
+        lines = path.read_text().splitlines() if path and path.exists() else []
+        self.seeds: list[str] = json.loads(lines[0]) if lines else seeds()
+        for line in lines[1:]:
+            with suppress(json.JSONDecodeError):  # it was stopped in the middle of it
+                row, cell, at, outcomes = json.loads(line)
+                self._known[row, cell, at] = [tuple(outcome) for outcome in outcomes]
+        if not lines:
+            self._write(self.seeds)
+
+    def get(self, row: str, cell: str, at: int, runs: int) -> list[Outcome] | None:
+        """The outcomes of so many runs from the one numbered `at` on, if they are all known."""
+        known = self._known.get((row, cell, at), [])
+        return known[:runs] if len(known) >= runs else None
+
+    def put(self, row: str, cell: str, at: int, outcomes: list[Outcome]) -> None:
+        """They are known from now on."""
+        self._write([row, cell, at, outcomes])
+
+    def _write(self, line: object) -> None:
+        if self._path:
+            with self._path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def measured(
+    row: Row, part: float, least: int, pool: ProcessPoolExecutor, kept: Kept
+) -> tuple[int, Sequence[Finding]]:
     """How many runs each of its cells had at least, and what was found. `least`: so many of each long one."""
     counts = {c.name: max(least, round(c.full * part)) if c.long else c.full for c in row.cells}
     counts = {c.name: min(counts[c.name], c.full) for c in row.cells}
-    waiting = {
-        name: [
-            pool.submit(one, row.name, name, seeds(), range(count)[at : at + _BATCH])
-            for at in range(0, count, _BATCH)
-        ]
-        for name, count in counts.items()
-    }
-    results = {name: list(chain(*(future.result() for future in futures))) for name, futures in waiting.items()}
+    batches = [
+        (name, range(count)[at : at + _BATCH]) for name, count in counts.items() for at in range(0, count, _BATCH)
+    ]
+    waiting: list[tuple[str, range, list[Outcome] | Future[list[Outcome]]]] = [
+        (
+            name,
+            runs,
+            kept.get(row.name, name, runs[0], len(runs)) or pool.submit(one, row.name, name, kept.seeds, runs),
+        )
+        for name, runs in batches
+    ]
+    results: dict[str, list[Outcome]] = {name: [] for name in counts}
+    for name, runs, outcomes in waiting:
+        if isinstance(outcomes, Future):
+            outcomes = outcomes.result()
+            kept.put(row.name, name, runs[0], outcomes)
+        results[name] += outcomes
     return min(counts.values(), default=0), row.find(results)
 
 
@@ -67,11 +111,13 @@ def lines(found: Sequence[tuple[Row, int, float, Sequence[Finding]]]) -> Iterato
             yield "", finding.bar, finding.seen, finding.verdict
 
 
-def page(found: Sequence[tuple[Row, int, float, Sequence[Finding]]], part: str, seconds: float) -> str:
+def page(
+    found: Sequence[tuple[Row, int, float, Sequence[Finding]]], given: Sequence[str], part: str, seconds: float
+) -> str:
     """The page in docs/measured."""
     findings = [finding for *_, some in found for finding in some if finding.verdict]
     missed = [f"* {row.name}, {f.bar}: {f.seen}" for row, *_, some in found for f in some if f.verdict == "MISSED"]
-    facts = common.facts(seeds=", ".join(seeds()), part=part, took=f"{seconds:.0f} s")
+    facts = common.facts(seeds=", ".join(given), part=part, took=f"{seconds:.0f} s")
     return PAGE.format(
         met=sum(finding.verdict == "met" for finding in findings),
         all=len(findings),
@@ -107,22 +153,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The judge against its acceptance table.")
     parser.add_argument("--part", type=float, default=0.01, help="the part of the long rows' runs (default: 0.01)")
     parser.add_argument("--sure", action="store_true", help="as many as it takes to be sure of every bar (hours)")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FILE", help="write down what is simulated, and go on from there"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="so many processes (default: 1)")
     parser.add_argument("--only", nargs="+", default=[], choices=[row.name for row in _rows()], metavar="ROW")
     parser.add_argument("--write", action="store_true", help="write docs/measured/judge.md")
     given = parser.parse_args(argv)
-    found, began = [], time.monotonic()
-    seeds()  # of the commit that is measured: another may be made meanwhile
+    found, began, kept = [], time.monotonic(), Kept(given.keep)
     with ProcessPoolExecutor(given.jobs) as pool:
         for row in _rows():
             if not given.only or row.name in given.only:
                 start = time.monotonic()
                 least = max(row.least, row.sure if given.sure else 0)
-                runs, findings = measured(row, given.part, least, pool)
+                runs, findings = measured(row, given.part, least, pool, kept)
                 found.append((row, runs, time.monotonic() - start, findings))
                 common.progress("\n".join(f"{row.name}: {f.bar}: {f.seen} {f.verdict}" for f in findings))
     part = f"{given.part:.1%} of the long rows' runs" + (", as many at least as make sure" if given.sure else "")
-    text = page(found, part, time.monotonic() - began)
+    text = page(found, kept.seeds, part, time.monotonic() - began)
     sys.stdout.write(text)
     if given.write:
         common.write_page("judge", text)
