@@ -150,7 +150,7 @@ MUTANTS = (
     Mutant(
         "keep never ends",
         "engine/service.py",
-        '                    await self.retire(Asker("segue", "keep is over", if_busy="wait"))\n',
+        '                    await self.retire(Asker(ITSELF, "keep is over", if_busy="wait"))\n',
         "                    await self._clock.sleep(1.0)\n",
     ),
     Mutant(
