@@ -106,8 +106,8 @@ else {at_once}.
 {rows}
 
 Envoy has one table of routes for a listener and makes it anew at each change of shares, so a rollout costs it more
-the more services there are. Among {at_once} and fewer that is hidden by all else that a rollout takes; `--sizes 250 500
-1000` measures where it is not.
+the more services there are. Among {at_once} and fewer that is hidden by all else that a rollout takes; how it goes on
+from there is measured by `--sizes 250 500 1000`.
 
 ## A year
 
