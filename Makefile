@@ -40,7 +40,7 @@ bench-loss: $(READY) tools  ## requests lost by deployments, full size; writes d
 bench: $(READY) tools  ## the other numbers of the design, each with its target
 	$(BIN)/python bench/numbers_to_hold.py
 
-bench-judge: $(READY)  ## how often the judge is wrong and how fast it is, beside others' rules; takes an hour (--part 1: ten)
+bench-judge: $(READY)  ## how often the judge is wrong and how fast it is, beside others' rules; up to an hour (--sure: some)
 	$(BIN)/python bench/judge.py --write
 
 .PHONY: bench-experiment bench-paths
