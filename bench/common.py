@@ -38,6 +38,11 @@ def facts(**more: object) -> list[tuple[str, str]]:
     ]
 
 
+def listed(facts: Iterable[tuple[str, object]]) -> str:
+    """Facts as a page has them."""
+    return "\n".join(f"* {name}: {value}" for name, value in facts)
+
+
 def _commit() -> str:
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False

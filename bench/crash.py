@@ -59,7 +59,7 @@ def page(results: Sequence[Result], of: int, **facts: object) -> str:
         runs=len(results),
         failed=len(failed),
         of=of,
-        facts="\n".join(f"* {name}: {value}" for name, value in common.facts(**facts)),
+        facts=common.listed(common.facts(**facts)),
         victims=common.table(("killed", *_SUMMARY), (_summary(victim, results) for victim in Victim)),
         missed="".join(f"* {result.run.name}: {'; '.join(result.flaws)}\n" for result in failed)
         or "No run failed.\n",

@@ -244,7 +244,7 @@ def main() -> None:
     given = parser.parse_args()
     runs, facts = given.runs, common.facts(runs=given.runs)
     page = PAGE.format(
-        facts="\n".join(f"* {name}: {value}" for name, value in facts),
+        facts=common.listed(facts),
         nothing=nothing_differs(runs),
         found=to_find(runs // 4),
         split=wrong_split(runs),

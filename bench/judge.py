@@ -121,7 +121,7 @@ def page(
     return PAGE.format(
         met=sum(finding.verdict == "met" for finding in findings),
         all=len(findings),
-        facts="\n".join(f"* {name}: {value}" for name, value in facts),
+        facts=common.listed(facts),
         table=common.table(("", "what, and what is asked", "seen", ""), lines(found)),
         missed="\n".join(missed) or "No bar was missed.",
     )

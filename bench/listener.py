@@ -27,7 +27,7 @@ def page(sections: Sequence[Section], seconds: float) -> str:
     """The page in docs/measured."""
     flaws = [flaw for section in sections for flaw in section.flaws]
     return PAGE.format(
-        facts="\n".join(f"* {name}: {value}" for name, value in common.facts(took=f"{seconds:.0f} s")),
+        facts=common.listed(common.facts(took=f"{seconds:.0f} s")),
         missed="".join(f"* {flaw}\n" for flaw in flaws) or "No target was missed.\n",
         sections="\n".join(f"## {section.title}\n\n{section.text}" for section in sections),
     )

@@ -30,7 +30,7 @@ def page(runs: Sequence[Run], lossy: Sequence[Twin], seed: int) -> str:
         each=EACH,
         gone=sum(run.lost for run in runs),
         total=sum(run.total for run in runs),
-        facts="\n".join(f"* {name}: {value}" for name, value in common.facts(seed=seed)),
+        facts=common.listed(common.facts(seed=seed)),
         runs=common.table(("run", *_COLUMNS, "books", ""), map(_row, runs)),
         missed="".join(f"* {run.name}: {'; '.join(run.flaws)}\n" for run in runs if run.flaws)
         or "No target was missed.\n",

@@ -35,7 +35,7 @@ def page(numbers: Sequence[Number], seconds: float) -> str:
         runs=RUNS,
         met=len(held) - len(missed),
         all=len(held),
-        facts="\n".join(f"* {name}: {value}" for name, value in common.facts(took=f"{seconds:.0f} s")),
+        facts=common.listed(common.facts(took=f"{seconds:.0f} s")),
         numbers=common.table(("what", "target", "median", "worst", ""), (number.row() for number in numbers)),
         single="\n".join(f"* {n.what.strip()} ({n.unit}): {', '.join(f'{run:.3g}' for run in n.runs)}" for n in held),
     )

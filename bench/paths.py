@@ -168,7 +168,7 @@ def main() -> None:
         broken = table(head, rows(pool, CASES, options.runs, 300))
         healthy = table(head, rows(pool, HEALTHY, options.healthy, 600))
     facts = common.facts(runs=options.runs, healthy=options.healthy)
-    page = PAGE.format(facts="\n".join(f"* {name}: {value}" for name, value in facts), broken=broken, healthy=healthy)
+    page = PAGE.format(facts=common.listed(facts), broken=broken, healthy=healthy)
     print(page)
     if options.write:
         common.write_page("paths", page)

@@ -70,7 +70,7 @@ def page(rows: Sequence[Growth], said: Sequence[str], old: Sequence[Aged], secon
     bound = [row.missed for row in rows if row.judged] + [row.missed for row in old]
     head = ("what", "unit", *(f"{size:,}" for size in SIZES), "target at 100", "growth", "")
     return PAGE.format(
-        facts="\n".join(f"* {name}: {value}" for name, value in common.facts(took=f"{seconds:.0f} s")),
+        facts=common.listed(common.facts(took=f"{seconds:.0f} s")),
         met=bound.count(False),
         all=len(bound),
         linear=LINEAR,

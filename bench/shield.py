@@ -37,7 +37,7 @@ def page(
         requests=REQUESTS,
         lost=sum(tally.lost_count for tally in safe),
         total=sum(tally.total for tally in safe),
-        facts="\n".join(f"* {name}: {value}" for name, value in common.facts(took=f"{took:.0f} s")),
+        facts=common.listed(common.facts(took=f"{took:.0f} s")),
         runs=common.table(("a version that", *_RUN, ""), map(_run_row, runs)),
         missed="".join(f"* {run.fault}: {'; '.join(run.flaws)}\n" for run in runs if run.flaws)
         or "No target was missed.\n",

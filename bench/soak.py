@@ -76,7 +76,7 @@ def page(played: Sequence[Round], seed: int, seconds: float) -> str:
     grown = leaks([this.census for this in played if this.census])
     facts = common.facts(seed=seed, took=f"{seconds:.0f} s")
     return PAGE.format(
-        facts="\n".join(f"* {name}: {value}" for name, value in facts),
+        facts=common.listed(facts),
         rounds=len(played),
         requests=sum(this.safe for this in played),
         flaws="".join(f"* round {this}\n" for this in flawed) + "".join(f"* {text}\n" for text in grown)

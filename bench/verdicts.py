@@ -88,7 +88,7 @@ def page(results: Sequence[Result], said: Sequence[Said], rate: float, took: flo
     return PAGE.format(
         right=_met(results),
         few=_met(said),
-        facts="\n".join(f"* {name}: {value}" for name, value in facts),
+        facts=common.listed(facts),
         table=common.table(HEAD, (result.row() for result in results)),
         missed="\n".join(flaws) or "Nothing was missed.",
         reasons="\n".join(f"* {result.scenario.name}: {result.runs[0].reason}" for result in results),
