@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from math import inf, isfinite, log
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from segue.core import verdict
@@ -351,6 +351,10 @@ def _state(compared: Comparison) -> tuple[Mapping[str, object], Sequence[object]
     return known, (said, unknown, compared.amber)
 
 
+_ONE = Sample(1, 0, {10_000.0: 1})
+
+
+@example([(1, _ONE, None, 1), (1, _ONE, Sample(), 1), (1, _ONE, None, 2)])
 @given(looks)
 def test_how_time_without_traffic_is_cut_into_looks_changes_nothing(
     taken: list[tuple[int, Sample, Sample | None, int]],

@@ -160,14 +160,15 @@ class Gathering(Processes):
     def _is_alone(self, seconds: float, new: Sample, old: Sample | None) -> bool:
         if old is None:
             return self.alone is not None or new.attempts > 0
-        return self._presence.alone(self._now + seconds, new.attempts, old.attempts)
+        away = self._presence.alone(self._now + seconds, new.attempts, old.attempts)
+        return away or (self.alone is not None and not old.attempts)
 
     def _pass(self, seconds: float) -> None:
         self._now += seconds
         self.step.seconds += seconds
 
     def _look_beside(self, seconds: float, new: Sample, old: Sample, timed: bool) -> None:
-        if self.alone and old.attempts:
+        if self.alone:
             self.close()
             self.alone = None
             self.suspicion = Suspicion(self._now)
