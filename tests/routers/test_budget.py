@@ -31,15 +31,6 @@ async def in_the_books(evidence: EnvoyEvidence, total: int) -> Books:
     return await evidence.books("shop")
 
 
-async def held(process: Process, count: int) -> None:
-    """Return when the instance holds so many requests."""
-
-    async def holds() -> bool:
-        return bool((await process.stat())["held"] == count)
-
-    await until(holds, f"{count} held requests")
-
-
 @pytest.mark.parametrize(("mode", "answer"), [("500", Answer(500, "new")), ("reset", None)])
 async def test_beyond_the_budget_users_get_what_their_version_did(
     router: EnvoyRouter, listen: str, old: Process, new: Process, mode: str, answer: Answer | None
@@ -71,7 +62,7 @@ async def test_the_budget_is_of_requests_at_a_time(
 ) -> None:
     await router.apply(table(bounded(listen, old, new, 2, patience=0.1)))
     waiting = [asyncio.create_task(ask(listen, "/hold")) for _ in range(2)]
-    await held(old, 2)
+    await old.holding(2)
     await new.mode("500")
     assert await ask(listen) == Answer(500, "new")
     await old.release()

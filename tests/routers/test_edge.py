@@ -20,7 +20,7 @@ from segue.routers.envoy import http, listeners, process
 from segue.routers.envoy.router import EnvoyRouter
 from segue.testing import certificates
 
-from .world import V1, World, ask, service, table, until, version
+from .world import V1, World, ask, service, table, version
 
 HOST = b"host: shop.example\r\n"
 GET = b"GET / HTTP/1.1\r\n" + HOST
@@ -322,17 +322,13 @@ async def test_a_connection_at_rest_ends_and_one_that_waits_for_an_answer_does_n
     await router.apply(table(service(listen, version(V1, 1, app))))
     waits, rests = await User.comes(listen), await User.comes(listen)
     waits.says(b"GET /hold HTTP/1.1\r\n" + HOST + b"\r\n")
-    await until(lambda: holds(app, 1), "a held request")
+    await app.holding()
     rests.says(GET + b"\r\n")
     assert await rests.status() == 200
     await rests.ends()
     await app.release()
     assert await waits.status() == 200
     waits.writer.close()
-
-
-async def holds(app: object, count: int) -> bool:
-    return (await app.stat())["held"] == count  # type: ignore[attr-defined, no-any-return]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it is read in /proc/net/tcp")

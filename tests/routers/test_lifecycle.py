@@ -251,7 +251,7 @@ async def test_shutting_down_waits_for_requests_in_flight(
     old = await world.backend("old")
     await router.apply(table(service(listen, version(V1, 1, old))))
     held = asyncio.create_task(ask(listen, "/hold"))
-    await until(lambda: holds(world), "a held request")
+    await old.holding()
     ending = asyncio.create_task(router.shutdown(drain=30))
     await until(lambda: closed(listen), "the end of listening")
     await old.release()
@@ -259,10 +259,6 @@ async def test_shutting_down_waits_for_requests_in_flight(
     began = time.monotonic()
     await ending
     assert time.monotonic() - began < 30
-
-
-async def holds(world: World) -> bool:
-    return bool((await world.processes[0].stat())["held"])
 
 
 async def left_alone(router: EnvoyRouter, folder: Path, listen: str) -> None:

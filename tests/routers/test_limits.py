@@ -28,7 +28,7 @@ from segue.routers.envoy.machine import Limits
 from segue.routers.envoy.router import EnvoyRouter
 from segue.routers.envoy.static import CONFIG
 
-from .world import V1, Answer, Process, World, ask, service, table, until, version
+from .world import V1, Answer, World, ask, service, table, until, version
 
 PATIENCE = 10
 """Seconds that a test waits for a frame, for an answer, or for the end of a connection."""
@@ -50,10 +50,6 @@ async def status(reader: asyncio.StreamReader) -> int:
             return int((await reader.readuntil(b"\r\n\r\n")).split(b" ")[1])
     except (asyncio.IncompleteReadError, ConnectionError):
         return 0
-
-
-async def holds(app: Process, count: int) -> bool:
-    return bool((await app.stat())["held"] == count)
 
 
 def request(stream: int, method: str = "GET", *, ends: bool = True) -> bytes:
@@ -124,7 +120,7 @@ async def test_a_connection_that_is_flooded_with_frames_is_closed_and_others_are
     app = await world.backend("app")
     await router.apply(table(service(listen, version(V1, 1, app))))
     calm = asyncio.create_task(ask(listen, "/hold"))
-    await until(lambda: holds(app, 1), "a held request")
+    await app.holding()
     for name, frames in FLOODS.items():
         try:
             await flooded(listen, frames)

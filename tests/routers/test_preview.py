@@ -153,6 +153,7 @@ async def test_a_request_to_a_preview_is_in_flight(
         return sum(each.in_flight for each in (await router.observe("shop")).values()) == 1
 
     await until(seen, "a request in flight")
+    await new.holding()
     await new.release()
     assert await held == Answer(200, "new")
 

@@ -136,7 +136,7 @@ async def test_a_draining_instance_gets_nothing_new_and_finishes_what_it_has(
     leaves, stays = await world.backend("leaves"), await world.backend("stays")
     await router.apply(table(service(listen, version(V1, 1, leaves))))
     held = [asyncio.create_task(ask(listen, "/hold")) for _ in range(3)]
-    await until(lambda: holds(leaves.stat, 3), "three held requests")
+    await leaves.holding(3)
     leaving = endpoints("leaving", [leaves], Traffic.DRAINING)
     await router.apply(table(service(listen, version(V1, 1, stays, more=leaving))))
     await router.settled()
@@ -145,10 +145,6 @@ async def test_a_draining_instance_gets_nothing_new_and_finishes_what_it_has(
     await leaves.release()
     assert {answer.body for answer in await asyncio.gather(*held)} == {"leaves"}
     await until(lambda: idle(router, "leaving-1"), "the end of its requests")
-
-
-async def holds(stat: object, count: int) -> bool:
-    return (await stat())["held"] == count  # type: ignore[operator, no-any-return]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -279,7 +275,7 @@ async def test_instances_may_listen_on_unix_sockets(router: EnvoyRouter, world: 
     old = await world.backend("old", f"unix:{world.folder}/old.sock")
     await router.apply(table(service(listen, version(V1, 1, old))))
     held = asyncio.create_task(ask(listen, "/hold"))
-    await until(lambda: holds(old.stat, 1), "a held request")
+    await old.holding()
     (seen,) = (await router.observe("shop")).values()
     assert seen.healthy and seen.in_flight == 1
     await old.release()
@@ -361,7 +357,7 @@ async def test_an_instance_is_seen_by_its_own_address(router: EnvoyRouter, world
     ends = [Endpoint(InstanceId(p.name), p.address, Traffic.READY) for p in (one, two)]
     await router.apply(table(service(listen, version(V1, 1, more=(ends[0],)), version(V2, 0, more=(ends[1],)))))
     held = asyncio.create_task(ask(listen, "/hold"))
-    await until(lambda: holds(one.stat, 1), "a held request")
+    await one.holding()
     assert {i: o.in_flight for i, o in (await router.observe("shop")).items()} == {"one": 1, "two": 0}
     await one.release()
     await held

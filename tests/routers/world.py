@@ -46,6 +46,14 @@ class Process:
         """How many requests reached it."""
         return sum((await self.stat())["seen"].values())
 
+    async def holding(self, count: int = 1) -> None:
+        """Return when it holds so many requests: what the router counts may still be on its way here."""
+
+        async def holds() -> bool:
+            return bool((await self.stat())["held"] == count)
+
+        await until(holds, f"{count} held requests")
+
     async def release(self) -> None:
         """Answer what is held."""
         await ask(self.address, "/__release")

@@ -33,6 +33,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 
@@ -91,7 +92,7 @@ class App:
         self.head = f"\r\nX-Version: {version}\r\nContent-Type: text/plain\r\nContent-Length: ".encode()
         self.hello = f"hello from {version}\n".encode()
         self.selector = selectors.DefaultSelector()
-        self.later: list[tuple[float, int, Client, bytes]] = []
+        self.later: list[tuple[float, int, Client, Callable[[], bytes]]] = []
         self.clients: set[Client] = set()
         self.asked_to_end = False
         self.ending = False
@@ -107,7 +108,7 @@ class App:
                 self._happened(key.data, events)
             while self.later and self.later[0][0] <= time.monotonic():
                 _, _, client, answer = heapq.heappop(self.later)
-                self._send(client, answer)
+                self._send(client, answer())
             if self.asked_to_end and not self.ending:
                 self._end()
 
@@ -195,21 +196,23 @@ class App:
 
     def _reply(self, client: Client, request: Request, fault: str) -> None:
         body = b"x" * int(request.query) if request.path == b"/bytes" else self.hello
-        answer = self._answer(b"500 Broken" if fault == "500" else b"200 OK", body, request.method == b"HEAD")
-        if fault == "cut":
-            client.last = True
-            answer = answer[:-1]
+        client.last = fault == "cut"
+
+        def answer() -> bytes:
+            whole = self._answer(b"500 Broken" if fault == "500" else b"200 OK", body, request.method == b"HEAD")
+            return whole[:-1] if client.last else whole
+
         self._after(client, float(request.query) if request.path == b"/slow" else self.knobs.delay, answer)
 
     def _answer(self, status: bytes, body: bytes, bare: bool = False) -> bytes:
-        """An answer; a `bare` one tells only how long its body would be."""
+        """An answer as it is now; a `bare` one tells only how long its body would be."""
         close = b"\r\nConnection: close" if self.asked_to_end else b""
         head = b"HTTP/1.1 " + status + self.head + str(len(body)).encode() + close + b"\r\n\r\n"
         return head if bare else head + body
 
-    def _after(self, client: Client, seconds: float, answer: bytes) -> None:
+    def _after(self, client: Client, seconds: float, answer: Callable[[], bytes]) -> None:
         if seconds <= 0:
-            self._send(client, answer)
+            self._send(client, answer())
             return
         self.number += 1
         heapq.heappush(self.later, (time.monotonic() + seconds, self.number, client, answer))
