@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from numbers_table import RUNS, Number
 
 from segue.cli.client import Client
 from segue.home import socket_path
-from segue.testing.load import Probe, Wrk
-from segue.testing.site import Shop
+from segue.testing.load import Probe, Wrk, tiny_app
+from segue.testing.site import Shop, free_port
 
 BEFORE = 2.0
 """Seconds that the time before a rollout is measured for; a rollout takes about as long."""
@@ -44,8 +45,12 @@ def traffic() -> Iterator[Number]:
         versions = iter(f"v{number}" for number in range(1, 1000))
         common.progress("p99 during a rollout …")
         for part, target in ((0.3, 1.2), (0.7, None)):
-            ratios = [_tail(shop, next(versions), part * saturation) for _ in range(RUNS)]
-            yield Number(f"p99 during a rollout ÷ before, at {part:.0%} of saturation", "×", ratios, target)
+            rollouts, starts = [], []
+            for _ in range(RUNS):
+                rollouts.append(_tail(shop, part * saturation, lambda: _rolling(shop, next(versions))))
+                starts.append(_tail(shop, part * saturation, _starts))
+            yield Number(f"p99 during a rollout ÷ before, at {part:.0%} of saturation", "×", rollouts, target)
+            yield Number("  without one: as many instances and a bare interpreter start", "×", starts)
         common.progress("changes of shares and rollbacks …")
         yield from _switches(shop, 0.3 * saturation)
 
@@ -57,15 +62,31 @@ def _saturation(shop: Shop) -> float:
     return wrk.stop().requests / (time.monotonic() - began)
 
 
-def _tail(shop: Shop, version: str, rate: float) -> float:
-    """p99 while `version` is rolled out, over p99 before."""
+def _rolling(shop: Shop, version: str) -> None:
+    shop.deploy(version, "--strategy", "rolling")
+
+
+def _starts() -> None:
+    """What no deployment can do without, however it is done: a command runs, and two instances start in turn."""
+    subprocess.run([sys.executable, "-c", ""], check=True)
+    for pause in (1.0, 0.5):  # as long as the rollout judges
+        command = [*shlex.split(tiny_app()), str(free_port()), "v1"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as instance:
+            assert instance.stdout is not None
+            instance.stdout.readline()
+            time.sleep(pause)
+            instance.terminate()
+
+
+def _tail(shop: Shop, rate: float, disturb: Callable[[], None]) -> float:
+    """p99 while something goes on, over p99 before."""
     probe = Probe(shop.url, rate=rate)
     try:
         probe.more(200)
         begin = probe.tally()
         time.sleep(BEFORE)
         before = probe.tally()
-        shop.deploy(version, "--strategy", "rolling")
+        disturb()
         during = probe.tally()
     finally:
         probe.finish()

@@ -11,8 +11,8 @@ import os
 import time
 
 from segue.cli.context import Context, quote
-from segue.cli.text import count as of
 from segue.cli.text import seconds
+from segue.core.quantities import count as of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import Any
 from segue.cli import text
 from segue.cli.views import words
 from segue.core.advise import Advice
+from segue.core.quantities import count
 from segue.core.situation import Change, Situation, Way
 
 
@@ -49,7 +50,7 @@ def _row(way: Way, advice: Advice) -> tuple[str, str, str, str, str, str]:
         return mark, words(way.strategy), "–", "–", "–", text.plain(against or way.problem)
     minutes = f"{way.minutes:.2g}" + (f", then {way.kept:.3g}" if way.kept else "")
     least = "at least " if way.verdict is None and way.from_rate else ""
-    most, took = text.count(way.peak, "instance"), least + text.seconds(way.seconds)
+    most, took = count(way.peak, "instance"), least + text.seconds(way.seconds)
     return mark, words(way.strategy), most, minutes, took, text.plain(against)
 
 

@@ -17,7 +17,7 @@ from segue.cli.client import Absent, Broken
 from segue.cli.context import Context
 from segue.cli.findings import Finding
 from segue.cli.reach import refusal
-from segue.cli.text import count
+from segue.core.quantities import count
 from segue.engine.lock import NETWORK_FILE_SYSTEMS, file_system
 from segue.errors import SegueError
 from segue.home import trusted

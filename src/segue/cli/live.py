@@ -16,6 +16,7 @@ from segue.cli.picture import Event, Line, Picture
 from segue.cli.status import local
 from segue.cli.text import STATE_COLOURS, plain
 from segue.cli.views import COLOURS, MARKS, TO_ANSWER, ending, header, names
+from segue.core.quantities import count
 
 _BAR = 24
 _BEFORE, _AFTER = 3, 3
@@ -95,7 +96,7 @@ def _steps(picture: Picture) -> Iterator[Text]:
 
 def _left_out(number: int, where: str, state: str) -> Iterator[Text]:
     if number:
-        yield Text(f"  {MARKS[state]} {text.count(number, 'step')} {where}", style="dim")
+        yield Text(f"  {MARKS[state]} {count(number, 'step')} {where}", style="dim")
 
 
 def _step(line: Line, number: int, of: int) -> Text:

@@ -8,8 +8,7 @@ from typing import Any
 from segue.cli import text
 from segue.cli.text import plain
 from segue.cli.views import words
-from segue.core.quantities import about, rate
-from segue.judge.reasons import duration
+from segue.core.quantities import about, count, duration, rate
 
 
 def overview(service: str, document: Mapping[str, Any], *, on: bool) -> str:
@@ -39,7 +38,7 @@ def _costs(document: Mapping[str, Any]) -> str:
     least = "at least" if unknown or any(one["possible"] is None for one in proofs) else "about"
     return (
         f"Decided after step {document['decided_after']}. "
-        f"At most {text.count(document['peak'], 'instance')} ({document['extra']} more than usual, "
+        f"At most {count(document['peak'], 'instance')} ({document['extra']} more than usual, "
         f"{document['instance_minutes']:.3g} instance-minutes of it), {least} {text.seconds(document['seconds'])}."
     )
 

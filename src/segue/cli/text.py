@@ -73,8 +73,3 @@ def seconds(value: float) -> str:
     if value < 0.9995:
         return f"{value * 1000:.0f} ms"
     return clock(value)
-
-
-def count(number: int, thing: str) -> str:
-    """`number` of `thing`: ``1 instance``, ``2 instances``."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"

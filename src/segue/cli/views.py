@@ -13,6 +13,7 @@ from segue.cli.picture import Event, Picture
 from segue.cli.status import local
 from segue.cli.text import paint, plain
 from segue.cli.trouble import sentence
+from segue.core.quantities import count
 
 _JUDGING_EVERY = 30.0
 """Seconds between two lines about one judgement: a log needs fewer than a terminal."""
@@ -101,7 +102,7 @@ class Lines:
             case "preparing":
                 yield f"  {plain(event['text'])}"
             case "planned":
-                yield f"  {text.count(len(event['steps']), 'step')}, at most {text.count(event['peak'], 'instance')}"
+                yield f"  {count(len(event['steps']), 'step')}, at most {count(event['peak'], 'instance')}"
                 yield from (f"  note: {plain(note)}" for note in event.get("notes") or [])
             case "ended":
                 yield ended(event)

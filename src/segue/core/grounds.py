@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from segue.core.quantities import count, minutes, rate, size_of, some, time_of
+from segue.core.quantities import count, duration, minutes, rate, size_of, some
 from segue.core.situation import BUSY, Change, Room, Situation, Size, Way
 
 NAMES = {
@@ -109,7 +109,7 @@ def against(way: Way, situation: Situation, chosen: Way) -> str:
         return "too little traffic for a verdict"
     if way.verdict is None:
         return "it is not known whether a verdict can come"
-    return f"takes {time_of(longer)} longer for a proof" if longer > 0 else "both versions answer side by side"
+    return f"takes {duration(longer)} longer for a proof" if longer > 0 else "both versions answer side by side"
 
 
 def trade_off(wanted: str, chosen: str, situation: Situation, ways: Mapping[str, Way]) -> str:
@@ -138,7 +138,7 @@ def _given_up(way: Way) -> str:
     match way.strategy:
         case "rolling":
             return (
-                f"The trade: by rolling both versions answer side by side for about {time_of(way.seconds)}, and to "
+                f"The trade: by rolling both versions answer side by side for about {duration(way.seconds)}, and to "
                 "go back afterwards the old version is started again."
             )
         case "in_place":
@@ -148,7 +148,7 @@ def _given_up(way: Way) -> str:
                 "The trade: by blue/green everybody meets the new version at once, and it is compared only with what "
                 "the old one did before; with `approve: manual` a person looks first."
             )
-    return f"The trade: {NAMES[way.strategy]} takes about {time_of(way.seconds)}."
+    return f"The trade: {NAMES[way.strategy]} takes about {duration(way.seconds)}."
 
 
 def _to_have(way: Way, situation: Situation) -> Iterator[str]:

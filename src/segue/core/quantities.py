@@ -27,9 +27,11 @@ def minutes(number: float) -> str:
     return f"{number:.0f}" if number >= 10 else f"{number:.1f}"
 
 
-def time_of(seconds: float) -> str:
-    """``41 s``, ``9 min``."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+def duration(seconds: float) -> str:
+    """In whole parts: ``36 s``, ``5 min``, ``2 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.0f} h"
 
 
 def clock(seconds: float) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
+from segue.core import quantities
 from segue.core.release import Share
 from segue.core.steps import Proof, Silence
 from segue.core.verdict import Basis, Judgement, Verdict
@@ -123,7 +124,7 @@ def cannot_come(said: Judgement, wait: Wait, beside: int) -> bool:
 def _too_little(said: Judgement, share: Share) -> str:
     seen, whole = int(said.numbers.get("requests") or 0), said.numbers.get("whole")
     some = f"about {whole:,}" if whole else "some hundreds"
-    return f"{reasons.share(share)}: {reasons.requests(seen)}, a verdict needs {some}"
+    return f"{reasons.share(share)}: {quantities.count(seen, 'request')}, a verdict needs {some}"
 
 
 def _otherwise(course: Course, setting: str, why: str, said: Judgement) -> Decided:

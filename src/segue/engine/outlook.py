@@ -8,7 +8,8 @@ from math import inf, isfinite
 from typing import Any
 
 from segue.core.demand import Demand
-from segue.core.quantities import about
+from segue.core.quantities import about, duration
+from segue.core.quantities import count as counted
 from segue.core.quantities import rate as a_second
 from segue.core.release import Revision, Share, version_of
 from segue.core.simulate import Played
@@ -18,8 +19,6 @@ from segue.engine.records import Judging
 from segue.engine.usual import Usual
 from segue.judge.comparison import FEW
 from segue.judge.forecast import HARMS, MOST_RATE, Forecast, Harm
-from segue.judge.reasons import duration
-from segue.judge.reasons import requests as counted
 from segue.judge.reasons import share as in_words
 from segue.judge.voices import Pace
 
@@ -154,9 +153,10 @@ class Outlook:
         """What is to be said of a proof that cannot come; None: it can."""
         if requests is None or (needs is not None and requests >= needs):
             return None
+        came = counted(requests, "request")
         some = f"about {about(needs):,}" if needs is not None else "more than there can be"
         otherwise = OTHERWISE[self._judging.low_traffic]
-        return f"{in_words(share)}: {counted(requests)} in {duration(most)}, a verdict needs {some}; {otherwise}"
+        return f"{in_words(share)}: {came} in {duration(most)}, a verdict needs {some}; {otherwise}"
 
     def _finds(self, harm: Harm, share: Share, within: float) -> dict[str, Any]:
         """How soon `harm` raises an alarm; where that is too late, or not known: from which traffic on it is not."""

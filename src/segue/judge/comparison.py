@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import ceil, isfinite, log
 
+from segue.core.quantities import duration
 from segue.core.traffic import Sample
 from segue.core.verdict import Basis, Judgement, Number, Verdict
 from segue.judge import reasons
@@ -138,7 +139,7 @@ class Comparison:
         if harm.slow:
             told = reasons.slower(*harm.slow, new, old)
         else:
-            when = "" if harm.whole else f" in the last {reasons.duration(harm.seconds)}"
+            when = "" if harm.whole else f" in the last {duration(harm.seconds)}"
             told = self._failed(harm.seen, harm.alone, new, old, when)
         reason = f"{_where(harm, told)}: {reasons.chance(harm.log_e)}"
         return Judgement(Verdict.FAIL, Basis.EVIDENCE, reason, self._numbers() | _only(harm))

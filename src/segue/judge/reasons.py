@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from math import exp, floor, log10
 
+from segue.core.quantities import duration
 from segue.judge.settings import Margin
 
 _MOST = 1_000_000
@@ -58,11 +59,6 @@ def count(number: float) -> str:
     return f"{int(number):,}"
 
 
-def requests(number: int) -> str:
-    """``1 request``, ``3,102 requests``."""
-    return f"{number:,} request{'' if number == 1 else 's'}"
-
-
 def percent(failures: float, attempts: float) -> str:
     """``1.19 %``."""
     return f"{failures / attempts * 100 if attempts else 0.0:.2f} %"
@@ -87,10 +83,3 @@ def milliseconds(microseconds: float) -> str:
     """``412 ms``, with three digits if it is short."""
     ms = microseconds / 1000
     return f"{ms:.0f} ms" if ms >= 100 else f"{ms:.3g} ms"
-
-
-def duration(seconds: float) -> str:
-    """``36 s``, ``5 min``, ``2 h``."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.0f} h"

@@ -58,7 +58,7 @@ def behind(verdict: Mapping[str, Any], proof: bool, settings: Settings, names: N
             )
     elif verdict["basis"] == "evidence" and proof:
         yield (
-            f"A version that is worse than that is taken for proven in at most {_share(settings.doubt)} of steps "
+            f"A version that is worse than that is taken for proven in at most {_percent(settings.doubt)} of steps "
             "(judge.promote.doubt)."
         )
         yield against(numbers, settings, names.new)
@@ -74,7 +74,7 @@ def _beside(lines: bool, compared: bool, settings: Settings) -> str:
     """What stands behind an alarm of another source than the router: log lines, a metric, a bound, a command."""
     if lines or compared:
         what = "Log lines" if lines else "Metrics that are compared"
-        return f"{what} have a part of judge.false_alarm ({_share(settings.false_alarm)}) for themselves."
+        return f"{what} have a part of judge.false_alarm ({_percent(settings.false_alarm)}) for themselves."
     return "No statistics are in this: a source that was asked said so."
 
 
@@ -89,7 +89,7 @@ def _often(margin: Margin) -> str:
 
 
 def _level(settings: Settings) -> str:
-    return f"{one_of(1 / settings.false_alarm)} rollouts (judge.false_alarm {_share(settings.false_alarm)})"
+    return f"{one_of(1 / settings.false_alarm)} rollouts (judge.false_alarm {_percent(settings.false_alarm)})"
 
 
 def against(numbers: Numbers, settings: Settings, name: str) -> str:
@@ -123,11 +123,8 @@ def one_of(number: float) -> str:
     return f"one of {floor(number + 1e-9) // digit * digit:,}"
 
 
-def _share(part: float) -> str:
+def _percent(part: float) -> str:
     return f"{part * 100:g} %"
-
-
-_percent = _share
 
 
 def users(requests: Mapping[str, Any]) -> str:
