@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from segue.api.app import make
+from segue.api.asking import Caller
 from segue.api.bodies import Deploy, order
 from segue.core import release, version
 from segue.core.release import Revision
@@ -117,7 +118,24 @@ async def test_the_service_is_asked_with_who_why_and_the_key(
     headers = {"X-Segue-Who": "bob", "Idempotency-Key": "k1"}
     answer = await control.post(f"/v1/{of}/{act}", {"reason": "it is fine"}, **headers)
     assert (answer.status_code, answer.json()) == (202, {"rollout": "r1"})
-    assert control.shop.asked == [(act, Asker("bob", "it is fine", "k1"), more)]
+    ((asked, asker, told),) = control.shop.asked
+    assert (asked, replace(asker, what=None), told) == (act, Asker("bob", "it is fine", "k1"), more)
+
+
+async def test_a_request_is_the_same_again_if_it_asks_for_the_same(control: Control) -> None:
+    for path, body in [("promote", {}), ("promote", {}), ("promote", {"full": True}), ("pause", {})]:
+        await control.post(f"/v1/services/shop/{path}", body, **{"Idempotency-Key": "k1"})
+    first, again, *others = (asker.what for _, asker, _ in control.shop.asked)
+    assert first == again and len({first, *others}) == 3
+
+
+def test_what_tells_a_deployment_from_another_is_no_hint_of_its_secrets() -> None:
+    caller = Caller("/v1/services/shop/rollouts", "bob", "k1")
+
+    def what(version: str, secret: str) -> str | None:
+        return caller.asks(Deploy(manifest={}, folder="/x", version=version, environment={"KEY": secret})).what
+
+    assert what("v1", "s1") == what("v1", "s2") != what("v2", "s1")
 
 
 @pytest.mark.parametrize("of", ["services/shop", "rollouts/r1"])

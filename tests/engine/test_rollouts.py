@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from segue.core.release import How, Revision
+from segue.core.release import BlueGreen, How, Revision
+from segue.core.steps import Scale
 from segue.core.traffic import Traffic
-from segue.engine import fleet
+from segue.engine import fleet, keeper
 from segue.engine.control import ControlPlane
+from segue.engine.member import State
 from segue.engine.orders import Asker
+from segue.engine.records import Hooks
+from segue.errors import Refused, Usage
 from segue.testing.fakes import Behaviour, losses
 from segue.testing.plane import STRATEGIES, Lab, an_order, deployed, ended, status, tidied
+
+KEPT = BlueGreen(judge=timedelta(seconds=1), keep=timedelta(minutes=5))
 
 
 @pytest.fixture
@@ -90,6 +97,93 @@ def test_a_scaling_that_fails_leaves_the_service_as_large_as_it_was(lab: Lab) ->
         assert failed.outcome == "rolled_back"
         assert plane.services["shop"].record.demand.sizes == {"v1.1": 3}
         assert (await deployed(plane, an_order("v2", replicas=3))).outcome == "promoted"
+
+    lab.run(scene)
+
+
+def test_what_is_kept_is_scaled_as_well_so_that_going_back_is_one_switch(lab: Lab) -> None:
+    async def scene(plane: ControlPlane) -> None:
+        await deployed(plane, an_order("v1", replicas=2))
+        await deployed(plane, an_order("v2", replicas=2, strategy=KEPT))
+        shop = plane.services["shop"]
+        for count in (4, 3):
+            assert (await ended(plane, await shop.scale(count, Asker()))).outcome == "promoted"
+            assert shop.record.demand.sizes == {"v1.1": count, "v2.1": count}
+        back = await ended(plane, await shop.rollback(None, Asker()))
+        assert [str(step) for step in back.plan if isinstance(step, Scale)][:1] == ["v1.1: 3 instances"]
+        assert back.start.count(Revision("v1.1")) == 3
+        await tidied(plane)
+        assert shop.record.demand.counts == {"v1.1": 3}
+
+    lab.run(scene)
+
+
+def test_a_scaling_of_what_serves_and_what_is_kept_that_fails_leaves_both_as_they_were(lab: Lab) -> None:
+    boom = [Behaviour(exits=0.02, log=("boom",)) for _ in range(6)]
+    lab.world.platform.order("v1.1", *([Behaviour()] * 2), *boom)
+
+    async def scene(plane: ControlPlane) -> None:
+        await deployed(plane, an_order("v1", replicas=2))
+        await deployed(plane, an_order("v2", replicas=2, strategy=KEPT))
+        shop = plane.services["shop"]
+        assert (await ended(plane, await shop.scale(3, Asker()))).outcome == "rolled_back"
+        await tidied(plane)
+        assert shop.record.demand.sizes == shop.record.demand.counts == {"v1.1": 2, "v2.1": 2}
+
+    lab.run(scene)
+
+
+@pytest.mark.parametrize("count", [-1, 0, 10_001])
+def test_a_service_has_neither_no_instance_nor_more_than_it_may_have(lab: Lab, count: int) -> None:
+    async def scene(plane: ControlPlane) -> None:
+        await deployed(plane, an_order("v1", replicas=2))
+        with pytest.raises(Usage, match="1 to 10,000 instances"):
+            await plane.services["shop"].scale(count, Asker())
+        assert plane.services["shop"].rollout is None
+
+    lab.run(scene)
+
+
+def test_of_many_instances_a_few_start_at_a_time(lab: Lab) -> None:
+    lab.world.platform.order("v1.1", *[Behaviour(ready=25.0) for _ in range(100)])
+    most = 0
+
+    async def scene(plane: ControlPlane) -> None:
+        nonlocal most
+        answer = await plane.deploy(an_order("v1", replicas=100), Asker())
+        while plane.services["shop"].rollout is not None:
+            members = plane.services["shop"].keeper.fleet.members
+            most = max(most, sum(member.state is State.STARTING for member in members))
+            await asyncio.sleep(0.5)
+        assert (await ended(plane, answer)).outcome == "promoted"  # although it takes longer than `health.deadline`
+
+    lab.run(scene)
+    assert 0 < most <= keeper.AT_ONCE < 100
+
+
+def test_a_deploy_that_is_refused_leaves_nothing_of_the_versions_secrets(lab: Lab) -> None:
+    async def scene(plane: ControlPlane) -> None:
+        kept = lab.folder / "versions" / "shop"
+        await deployed(plane, an_order("v1", environment={"KEY": "s1"}))
+        await deployed(plane, an_order("v2", strategy=KEPT, hooks=Hooks(after="contract"), environment={"KEY": "s2"}))
+        before = sorted(kept.rglob("environment"))
+        with pytest.raises(Refused, match="hook"):
+            await plane.deploy(an_order("v3", environment={"KEY": "s3"}), Asker())
+        assert sorted(kept.rglob("environment")) == before and len(before) == 2
+
+    lab.run(scene)
+
+
+def test_a_key_is_for_one_request(lab: Lab) -> None:
+    async def scene(plane: ControlPlane) -> None:
+        await deployed(plane, an_order("v1", replicas=2))
+        shop = plane.services["shop"]
+        first = await shop.scale(3, Asker(key="k", what="three"))
+        await ended(plane, first)
+        assert await shop.scale(3, Asker(key="k", what="three")) == first
+        with pytest.raises(Usage, match="Idempotency-Key"):
+            await shop.scale(4, Asker(key="k", what="four"))
+        assert shop.record.demand.counts == {"v1.1": 3}
 
     lab.run(scene)
 

@@ -3,49 +3,71 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
+from hashlib import sha256
 from typing import Annotated
 
-from fastapi import FastAPI, Header, Query
+from fastapi import Depends, FastAPI, Header, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from segue.api.bodies import Asked, Deploy, Promote, Rollback, Scale, order
 from segue.api.lookup import Unknown, rollout_of, service_of, service_that_runs
 from segue.engine.control import ControlPlane
-from segue.engine.orders import Answer, Asker
+from segue.engine.orders import Answer, Asker, Busy
 
 Wait = Annotated[float, Query(ge=0, le=86400)]
 Who = Annotated[str, Header(alias="X-Segue-Who")]
 Key = Annotated[str | None, Header(alias="Idempotency-Key")]
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls `path`, and the key under which the same request may come again."""
+
+    path: str
+    who: str
+    key: str | None
+
+    def asks(self, body: Asked, if_busy: Busy = "refuse") -> Asker:
+        """The asker of what `body` says."""
+        content = f"{self.path}\n{body.model_dump_json(exclude={'environment'})}"  # secrets are written down nowhere
+        what = sha256(content.encode()).hexdigest() if self.key else None
+        return Asker(self.who, body.reason, self.key, if_busy, what)
+
+
+def _caller(request: Request, who: Who = "somebody", key: Key = None) -> Caller:
+    return Caller(request.url.path, who, key)
+
+
+By = Annotated[Caller, Depends(_caller)]
+
+
 def services(app: FastAPI, control: ControlPlane) -> None:
     """What is asked of a service."""
 
     @app.post("/v1/services/{name}/rollouts")
-    async def deploy(name: str, body: Deploy, who: Who = "somebody", key: Key = None, wait: Wait = 0) -> Response:
-        asker = Asker(who, body.reason, key, body.if_busy)
+    async def deploy(name: str, body: Deploy, by: By, wait: Wait = 0) -> Response:
+        asker = by.asks(body, body.if_busy)
         return await _answer(control, await control.deploy(order(name, body), asker), wait)
 
     @app.post("/v1/services/{name}/rollback")
-    async def rollback(name: str, body: Rollback, who: Who = "somebody", key: Key = None, wait: Wait = 0) -> Response:
+    async def rollback(name: str, body: Rollback, by: By, wait: Wait = 0) -> Response:
         service = service_of(control, name)
-        return await _answer(control, await service.rollback(body.to, Asker(who, body.reason, key)), wait)
+        return await _answer(control, await service.rollback(body.to, by.asks(body)), wait)
 
     @app.post("/v1/services/{name}/promote")
-    async def promote(name: str, body: Promote, who: Who = "somebody", key: Key = None, wait: Wait = 0) -> Response:
+    async def promote(name: str, body: Promote, by: By, wait: Wait = 0) -> Response:
         service = service_of(control, name)
-        return await _answer(control, await service.promote(Asker(who, body.reason, key), full=body.full), wait)
+        return await _answer(control, await service.promote(by.asks(body), full=body.full), wait)
 
     @app.post("/v1/services/{name}/scale")
-    async def scale(name: str, body: Scale, who: Who = "somebody", key: Key = None, wait: Wait = 0) -> Response:
+    async def scale(name: str, body: Scale, by: By, wait: Wait = 0) -> Response:
         service = service_of(control, name)
-        return await _answer(control, await service.scale(body.count, Asker(who, body.reason, key)), wait)
+        return await _answer(control, await service.scale(body.count, by.asks(body)), wait)
 
     @app.post("/v1/services/{name}/{act}")
-    async def act(
-        name: str, act: str, body: Asked, who: Who = "somebody", key: Key = None, wait: Wait = 0
-    ) -> Response:
+    async def act(name: str, act: str, body: Asked, by: By, wait: Wait = 0) -> Response:
         service = service_of(control, name)
         acts = {
             "pause": service.pause,
@@ -57,31 +79,31 @@ def services(app: FastAPI, control: ControlPlane) -> None:
         if act not in acts:
             known = ", ".join(("rollouts", "rollback", "promote", "scale", *acts))
             raise Unknown(f"there is no request {act}: known are {known}")
-        return await _answer(control, await acts[act](Asker(who, body.reason, key)), wait)
+        return await _answer(control, await acts[act](by.asks(body)), wait)
 
 
 def rollouts(app: FastAPI, control: ControlPlane) -> None:
     """What is asked of the rollout that runs, by its id."""
 
     @app.post("/v1/rollouts/{id}/promote")
-    async def promote(id: str, body: Promote, who: Who = "somebody", key: Key = None, wait: Wait = 0) -> Response:
-        service = service_that_runs(control, rollout_of(control, id), key)
-        return await _answer(control, await service.promote(Asker(who, body.reason, key), full=body.full), wait)
+    async def promote(id: str, body: Promote, by: By, wait: Wait = 0) -> Response:
+        service = service_that_runs(control, rollout_of(control, id), by.key)
+        return await _answer(control, await service.promote(by.asks(body), full=body.full), wait)
 
     @app.post("/v1/rollouts/{id}/pause")
-    async def pause(id: str, body: Asked, who: Who = "somebody", key: Key = None, wait: Wait = 0) -> Response:
-        service = service_that_runs(control, rollout_of(control, id), key)
-        return await _answer(control, await service.pause(Asker(who, body.reason, key)), wait)
+    async def pause(id: str, body: Asked, by: By, wait: Wait = 0) -> Response:
+        service = service_that_runs(control, rollout_of(control, id), by.key)
+        return await _answer(control, await service.pause(by.asks(body)), wait)
 
     @app.post("/v1/rollouts/{id}/resume")
-    async def resume(id: str, body: Asked, who: Who = "somebody", key: Key = None, wait: Wait = 0) -> Response:
-        service = service_that_runs(control, rollout_of(control, id), key)
-        return await _answer(control, await service.resume(Asker(who, body.reason, key)), wait)
+    async def resume(id: str, body: Asked, by: By, wait: Wait = 0) -> Response:
+        service = service_that_runs(control, rollout_of(control, id), by.key)
+        return await _answer(control, await service.resume(by.asks(body)), wait)
 
     @app.post("/v1/rollouts/{id}/rollback")
-    async def rollback(id: str, body: Asked, who: Who = "somebody", key: Key = None, wait: Wait = 0) -> Response:
-        service = service_that_runs(control, rollout_of(control, id), key)
-        return await _answer(control, await service.rollback(None, Asker(who, body.reason, key)), wait)
+    async def rollback(id: str, body: Asked, by: By, wait: Wait = 0) -> Response:
+        service = service_that_runs(control, rollout_of(control, id), by.key)
+        return await _answer(control, await service.rollback(None, by.asks(body)), wait)
 
 
 async def _answer(control: ControlPlane, answer: Answer, wait: float) -> Response:

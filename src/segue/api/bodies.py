@@ -24,7 +24,13 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Deploy(Body):
+class Asked(Body):
+    """What is asked of a service, and why."""
+
+    reason: str | None = None
+
+
+class Deploy(Asked):
     """A deployment. `environment` holds what the client resolved; `folder` is the manifest's."""
 
     manifest: dict[str, Any]
@@ -33,36 +39,26 @@ class Deploy(Body):
     environment: Mapping[str, str] = Field(default_factory=dict, repr=False)
     version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")
     strategy: str | None = None
-    reason: str | None = None
     if_busy: Busy = "refuse"
     require_evidence: bool = False
 
 
-class Rollback(Body):
+class Rollback(Asked):
     """Where to go back to; None: to the version before."""
 
     to: str | None = None
-    reason: str | None = None
 
 
-class Promote(Body):
+class Promote(Asked):
     """Whether nothing more is judged or asked from now on."""
 
     full: bool = False
-    reason: str | None = None
 
 
-class Scale(Body):
+class Scale(Asked):
     """How many instances there are to be."""
 
     count: int
-    reason: str | None = None
-
-
-class Asked(Body):
-    """A request that needs no more than a reason."""
-
-    reason: str | None = None
 
 
 class Shutdown(Body):

@@ -16,6 +16,9 @@ Revision = NewType("Revision", str)
 Share = Fraction
 """A fraction of a service's traffic, exact."""
 
+MOST = 10_000
+"""Instances that a service may have."""
+
 ALL = Fraction(1)
 NOTHING = Fraction(0)
 

@@ -158,9 +158,14 @@ def retire(version: Revision, *, after: bool = False) -> Plan:
     return (Scale(version, 0), *([Run("after")] if after else []))
 
 
-def adjust(version: Revision, count: int) -> Plan:
-    """More or fewer instances of the version that serves."""
-    return (Scale(version, count),)
+def adjust(version: Revision, count: int, kept: Revision | None = None) -> Plan:
+    """More or fewer instances of the version that serves, and of the `kept` one, so that going back is one switch."""
+    return (Scale(version, count), *([Scale(kept, count)] if kept else []))
+
+
+def adjusted(plan: Plan, start: Demand) -> Plan:
+    """The way back of `adjust`: as many as there were."""
+    return tuple(Scale(step.version, start.count(step.version)) for step in plan if isinstance(step, Scale))
 
 
 def down(at: Demand) -> Plan:

@@ -44,7 +44,7 @@ class Beginning:
     def remember(self, asker: Asker, rollout: str) -> None:
         """Write down that this request is answered by `rollout`."""
         if asker.key:
-            self._journal.put_request(asker.key, rollout)
+            self._journal.put_request(asker.key, rollout, asker.what)
 
     def roll_out(
         self,

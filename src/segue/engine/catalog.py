@@ -37,7 +37,9 @@ class Catalog:
         return self._whole[revision]
 
     def put(self, known: VersionRecord) -> None:
-        """Write down what is known of a revision now."""
+        """Write down what is known of a revision now; of a version's first one its environment, too."""
+        if known.revision not in self.known and known.recipe.files == known.revision:
+            self._store.save_environment(self.service, known.revision, known.version.environment)
         self._journal.put_version(known)
         self.known[known.revision] = known
         self._whole.pop(known.revision, None)
@@ -101,7 +103,6 @@ class Catalog:
         )
         source = str(order.source) if order.source else None
         recipe = Recipe(first, str(order.folder), source, order.shared, order.build)
-        self._store.save_environment(self.service, first, order.environment)
         return VersionRecord(order.version, 1, version, recipe, order.hooks, self._clock.now())
 
     def served(self, now: Revision | None, *, failed: bool = True) -> Iterator[str]:

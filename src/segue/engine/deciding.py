@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from math import log
 from typing import Protocol
 
 from segue.core import quantities
@@ -18,6 +19,9 @@ from segue.judge import reasons
 
 SOME = 200
 """Requests that a proof needs at least, where nothing is known of the old version."""
+
+AGAINST = log(5)
+"""The logarithm of evidence that leans against the new version: of healthy ones at most one of five ever shows it."""
 
 
 class Seen(Protocol):
@@ -92,12 +96,18 @@ def _decide(wait: Wait, seen: Seen, judging: Judging) -> Decided | None:
     said = seen.proof()
     if said.verdict is not Verdict.UNDECIDED:
         return said
-    if not said.numbers.get("waits") and cannot_come(said, wait, seen.beside):
+    if not said.numbers.get("waits") and cannot_come(said, wait, seen.beside) and not _goes_too_far(judging, said):
         return _otherwise(judging.low_traffic, "low_traffic", _too_little(said, wait.new), said)
     if wait.waited >= wait.until.most:
         why = f"{said.reason}; not proven within {wait.until.most.total_seconds():g} s"
         return _otherwise(judging.undecided, "undecided", why, said)
     return None
+
+
+def _goes_too_far(judging: Judging, said: Judgement) -> bool:
+    """Whether it would be gone on by health alone although what little there is leans against the new version."""
+    against = said.numbers.get("ln_e")
+    return judging.low_traffic == "continue" and isinstance(against, float) and against >= AGAINST
 
 
 def _with_evidence(said: Judgement) -> Judgement | Question:

@@ -36,6 +36,7 @@ from segue.engine.records import (
     VersionRecord,
 )
 from segue.engine.told import Told
+from segue.errors import Usage
 from segue.ports import Intent
 
 REPEATED_WITHIN = timedelta(days=7)
@@ -112,17 +113,22 @@ class Journal(Told):
 
     # Requests
 
-    def answered(self, key: str) -> str | None:
-        """The rollout that the request with this key was given, if it was answered."""
-        found = self._db.all("SELECT rollout FROM request WHERE key = ?", key)
+    def answered(self, key: str, what: str | None = None) -> str | None:
+        """The rollout that the request with this key was given, if it was answered.
+
+        `what`: what is asked for now, if that is to be compared. Raises Usage if it was something else then.
+        """
+        found = self._db.all("SELECT rollout, what FROM request WHERE key = ?", key)
+        if found and what and found[0]["what"] not in (what, None):  # an earlier version did not write it down
+            raise Usage("another request had this Idempotency-Key: every new one needs its own")
         return str(found[0]["rollout"]) if found else None
 
-    def put_request(self, key: str, rollout: str) -> None:
+    def put_request(self, key: str, rollout: str, what: str | None = None) -> None:
         """Write down that the request with this key is answered by `rollout`; what nobody repeats is forgotten."""
         now = self._clock.now()
         with self.transaction():
             self._db.write("DELETE FROM request WHERE at < ?", ((now - REPEATED_WITHIN).isoformat(),))
-            self._db.put("request", {"key": key, "rollout": rollout, "at": now.isoformat()})
+            self._db.put("request", {"key": key, "rollout": rollout, "at": now.isoformat(), "what": what})
 
     # Rollouts and their steps
 

@@ -31,6 +31,9 @@ from segue.ports import Platform, Router
 LOOK_EVERY = 0.01
 """Seconds between two looks at what the router counts."""
 
+AT_ONCE = 32
+"""Instances of a service that start at the same time: more would only wait for each other's processors and memory."""
+
 LINGER = 3.0
 """Seconds that the router knows a version after its last instance, besides the time that the shield waits for it."""
 
@@ -132,9 +135,11 @@ class Keeper:
                     wait.cancel()
 
     def _staff(self) -> None:
-        """Start what is lacking, retire what has no place."""
+        """Start what is lacking, some at a time, and retire what has no place."""
         for revision, count in self.demand.counts.items():
-            for _ in range(count - len(self.fleet.of(revision))):
+            there = self.fleet.of(revision)
+            room = AT_ONCE - sum(member.state is State.STARTING for member in there)
+            for _ in range(min(count - len(there), room)):
                 self.fleet.add(self.version(revision))
         surplus: list[Member] = []
         for revision in {member.revision for member in self.fleet.members}:

@@ -50,6 +50,7 @@ class Order:
 class Asker:
     """Who asks, with what words, and how the same request can be told from a new one.
 
+    `key` is the same where it is repeated, and `what` tells by its content that it is.
     `basis` and `log`: where Segue itself asks, what that rests on, and the lines that made it ask.
     """
 
@@ -57,6 +58,7 @@ class Asker:
     reason: str | None = None
     key: str | None = None
     if_busy: Busy = "refuse"
+    what: str | None = None
     basis: str | None = None
     log: tuple[str, ...] = ()
 

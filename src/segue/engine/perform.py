@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any, TypeVar
 
 from segue.core import quantities
@@ -19,7 +20,7 @@ from segue.core.verdict import Basis, Judgement, Verdict
 from segue.engine.book import Book
 from segue.engine.clock import Clock
 from segue.engine.deciding import Decided, Leaving, Question, Wait, decide
-from segue.engine.keeper import Keeper
+from segue.engine.keeper import AT_ONCE, Keeper
 from segue.engine.records import RolloutRecord
 from segue.engine.setback import Setback
 from segue.engine.watch import Watch
@@ -67,7 +68,8 @@ class Performer:
             case Run(hook):
                 await self._hook(hook)
             case Scale(version, count) if count > before.count(version):
-                await self.until(keeper.scaled_up(version, count), self._patience(version), version)
+                patience = self._patience(version) * ceil((count - before.count(version)) / AT_ONCE)
+                await self.until(keeper.scaled_up(version, count), patience, version)
             case Scale(version, count):
                 await self.until(keeper.scaled_down(version, count))
             case Check(version):

@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS service (
 CREATE TABLE IF NOT EXISTS version (
     service TEXT, revision TEXT, name TEXT, number INTEGER, version TEXT, recipe TEXT, hooks TEXT, created TEXT,
     PRIMARY KEY (service, revision));
-CREATE TABLE IF NOT EXISTS request (key TEXT PRIMARY KEY, rollout TEXT, at TEXT);
+CREATE TABLE IF NOT EXISTS request (key TEXT PRIMARY KEY, rollout TEXT, at TEXT, what TEXT);
 CREATE TABLE IF NOT EXISTS rollout (
     id TEXT PRIMARY KEY, service TEXT, kind TEXT, strategy TEXT, old TEXT, new TEXT, release TEXT, plan TEXT,
     start TEXT, who TEXT, asked TEXT, manifest TEXT, route TEXT, started TEXT, back TEXT, turned TEXT,
@@ -69,7 +69,13 @@ CREATE TABLE IF NOT EXISTS told.experiment (
     rollout TEXT PRIMARY KEY, new INTEGER, old INTEGER, reached_new INTEGER, reached_old INTEGER);
 """
 
-ADDED = (("service", "sealed"), ("rollout", "judging"), ("rollout", "person"), ("intent", "parting"))
+ADDED = (
+    ("service", "sealed"),
+    ("rollout", "judging"),
+    ("rollout", "person"),
+    ("intent", "parting"),
+    ("request", "what"),
+)
 """Columns that a journal of an earlier version may lack."""
 
 RECIPE = TypeAdapter(Recipe)

@@ -255,8 +255,7 @@ class Runner:
             return strategies.back(self.record.release, at)
         if self.record.kind == "down":
             return strategies.up(self.record.start)
-        version = self.record.new
-        return strategies.adjust(version, self.record.start.count(version)) if version else ()
+        return strategies.adjusted(self.record.plan, self.record.start) if self.record.kind == "scale" else ()
 
     async def _go_back(self) -> None:
         back, asked = self.record.back, self.record.basis == Basis.PERSON or self.record.replaced

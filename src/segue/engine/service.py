@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from segue.core import strategies
-from segue.core.release import BlueGreen, How, Return, Revision, Side, later, version_of
+from segue.core.release import MOST, BlueGreen, How, Return, Revision, Side, later, version_of
 from segue.engine.beginning import HOW, Beginning
 from segue.engine.certificates import Certificates, follow
 from segue.engine.clock import Clock
@@ -193,8 +193,8 @@ class Service:
 
     async def scale(self, count: int, asker: Asker) -> Answer:
         """Have `count` instances of the version that serves."""
-        if count < 1:
-            raise Usage("a service has at least one instance", next="segue down")
+        if not 1 <= count <= MOST:
+            raise Usage(f"a service has 1 to {MOST:,} instances", next="segue down" if count < 1 else "segue scale N")
 
         async def scale() -> Answer:
             return self._scale(count, asker)
@@ -206,8 +206,10 @@ class Service:
         if demand.count(stable) == demand.sizes.get(stable) == count:
             return Answer(None, f"{self.name} already has {count} instance{'' if count == 1 else 's'}")
         record = self._beginning.new("scale", "scale", asker, old=stable, new=stable)
-        start = replace(demand, sizes={**demand.sizes, stable: count})
-        return self._beginning.begin(replace(record, plan=strategies.adjust(stable, count), start=start), asker)
+        kept = demand.kept if demand.kept and demand.count(demand.kept) >= demand.count(stable) else None
+        sizes = {**demand.sizes, stable: count, **({kept: count} if kept else {})}
+        plan = strategies.adjust(stable, count, kept)
+        return self._beginning.begin(replace(record, plan=plan, start=replace(demand, sizes=sizes)), asker)
 
     async def restart(self, asker: Asker) -> Answer:
         """Replace all instances by fresh ones of the same version, by the service's strategy."""
@@ -287,7 +289,7 @@ class Service:
 
     def _answered(self, asker: Asker) -> Answer | None:
         """What the same request was answered before, if it was."""
-        found = self._journal.answered(asker.key) if asker.key else None
+        found = self._journal.answered(asker.key, asker.what) if asker.key else None
         return Answer(found) if found else None
 
     async def _not_busy(self, asker: Asker) -> None:

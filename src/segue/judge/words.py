@@ -155,7 +155,7 @@ def because(question: str, judged: bool) -> str:
     if "evidence is required" in question:
         return "It would have passed without evidence, and the deploy asked for some (--require-evidence)."
     if "not proven within" in question:
-        return "There was traffic, and it leaned neither way: judge.undecided is `hold`."
+        return "There was traffic, and it was no proof: judge.undecided is `hold`."
     return "No verdict could come in time at that traffic: judge.low_traffic is `hold`."
 
 
