@@ -19,6 +19,7 @@ from segue.api import asking
 from segue.api.bodies import Deploy, Shutdown, order
 from segue.api.explaining import explanation
 from segue.api.lookup import Unknown, rollout_of, service_of
+from segue.api.metrics import MEDIA_TYPE, exposition
 from segue.engine import documents, people
 from segue.engine.control import ControlPlane
 from segue.engine.plans import UNKNOWN, preview
@@ -86,6 +87,10 @@ def _reading(app: FastAPI, control: ControlPlane, meter: Meter) -> None:
     @app.get("/healthz")
     async def healthz() -> dict[str, Any]:
         return {"ok": True, "version": __version__, "pid": control.pid, "home": str(control.home)}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(await exposition(control), media_type=MEDIA_TYPE)
 
     @app.get("/v1/services")
     async def services() -> dict[str, Any]:
