@@ -192,6 +192,33 @@ async def test_what_cannot_be_written_down_is_refused(control: Control, monkeypa
     assert answer.json()["error"]["message"].endswith("it cannot be written down: the disk is full")
 
 
+@pytest.mark.parametrize("act", [act for act, _ in ASKS])
+async def test_where_nothing_has_to_be_said_a_body_may_be_left_out(act: str, control: Control) -> None:
+    app = make(cast(ControlPlane, control), lambda everything: None)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://segue") as client:
+        assert (await client.post(f"/v1/services/shop/{act}")).status_code == 202
+    assert [asked for asked, _, _ in control.shop.asked] == [act]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "said"),
+    [
+        (b'{"count": 3}', "text/plain", "the body has to be a JSON object, sent with the header Content-Type"),
+        (b"[]", "application/json", "the body has to be a JSON object"),
+        (b"{count", "application/json", "the body is not JSON: "),
+        (b'{"count": "x"}', "application/json", "body, count: input should be a valid integer"),
+    ],
+)
+async def test_a_body_that_cannot_be_read_is_refused_in_words(
+    content: bytes, kind: str, said: str, control: Control
+) -> None:
+    app = make(cast(ControlPlane, control), lambda everything: None)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://segue") as client:
+        answer = await client.post("/v1/services/shop/scale", content=content, headers={"Content-Type": kind})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith(said)
+
+
 async def test_unknown_keys_are_refused(control: Control) -> None:
     answer = await control.post("/v1/rollouts/r1/promote", {"ful": True})
     assert (answer.status_code, answer.json()["error"]["exit"]) == (400, 2)

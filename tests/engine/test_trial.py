@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -371,8 +372,33 @@ def test_a_version_that_breaks_during_keep_is_left_by_itself(lab: Lab) -> None:
         back = await until(plane, lambda rollout: rollout.kind == "rollback" and rollout.ended is not None)
         assert (back.outcome, back.basis, back.who) == ("promoted", "evidence", "segue")
         assert "attempts on v2 failed" in (back.reason or "")
+        (note,) = [event.body["text"] for event in plane.journal.all_events(back.id) if event.event == "note"]
+        failed, tried = re.findall(r"since its first share ([\d,]+) of ([\d,]+) attempts on v2 failed", note)[0]
+        assert 10 < int(failed) < int(tried.replace(",", ""))
         await tidied(plane)
         assert (service(plane)["stable"], set(service(plane)["versions"])) == ("v1", {"v1"})
+
+    play(lab, scene)
+
+
+def test_who_goes_back_in_keep_knows_why(lab: Lab) -> None:
+    async def scene(plane: ControlPlane) -> None:
+        await end(plane, await begun(plane, BlueGreen(judge=timedelta(seconds=5))))
+        answer = await plane.services["shop"].rollback(None, Asker("ana", "feels wrong"))
+        back = await until(plane, lambda rollout: rollout.id == answer.rollout and rollout.ended is not None)
+        assert (back.outcome, back.basis, back.reason) == ("promoted", "person", "feels wrong")
+
+    play(lab, scene)
+
+
+def test_that_the_router_began_anew_is_said(lab: Lab) -> None:
+    async def scene(plane: ControlPlane) -> None:
+        id = await begun(plane, SHORT)
+        await asyncio.sleep(8)
+        lab.world.evidence.restart()
+        await end(plane, id)
+        notes = [event.body["text"] for event in plane.journal.all_events(id) if event.event == "note"]
+        assert notes == ["the router began anew: of what ended since the last look nothing is known"]
 
     play(lab, scene)
 

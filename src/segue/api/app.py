@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -65,14 +65,22 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def wrong(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return JSONResponse({"error": Usage(f"{place}: {first['msg']}").document()}, 400)
+        return JSONResponse({"error": Usage(_complaint(error.errors()[0])).document()}, 400)
 
     @app.exception_handler(HTTPException)
     async def nothing(request: Request, error: HTTPException) -> JSONResponse:
         told = f"{request.method} {request.url.path}: {error.detail.lower()}"
         return JSONResponse({"error": Usage(told).document()}, error.status_code, error.headers)
+
+
+def _complaint(error: Mapping[str, Any]) -> str:
+    """What is wrong with a request, as its author would say it."""
+    place, said = error["loc"], error["msg"]
+    if error["type"] == "json_invalid":
+        return f"the body is not JSON: {error['ctx']['error']}"
+    if place == ("body",):
+        return "the body has to be a JSON object, sent with the header Content-Type: application/json"
+    return f"{' '.join(map(str, place[:1]))}, {'.'.join(map(str, place[1:]))}: {said[:1].lower()}{said[1:]}"
 
 
 def _status(error: SegueError) -> int:

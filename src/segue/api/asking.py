@@ -19,6 +19,8 @@ from segue.engine.orders import Answer, Asker, Busy
 Wait = Annotated[float, Query(ge=0, le=86400)]
 Who = Annotated[str, Header(alias="X-Segue-Who")]
 Key = Annotated[str | None, Header(alias="Idempotency-Key")]
+BACK, ON, JUST = Rollback(), Promote(), Asked()
+"""What is asked by a request without a body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +54,12 @@ def services(app: FastAPI, control: ControlPlane) -> None:
         return await _answer(control, await control.deploy(order(name, body), asker), wait)
 
     @app.post("/v1/services/{name}/rollback")
-    async def rollback(name: str, body: Rollback, by: By, wait: Wait = 0) -> Response:
+    async def rollback(name: str, by: By, body: Rollback = BACK, wait: Wait = 0) -> Response:
         service = service_of(control, name)
         return await _answer(control, await service.rollback(body.to, by.asks(body)), wait)
 
     @app.post("/v1/services/{name}/promote")
-    async def promote(name: str, body: Promote, by: By, wait: Wait = 0) -> Response:
+    async def promote(name: str, by: By, body: Promote = ON, wait: Wait = 0) -> Response:
         service = service_of(control, name)
         return await _answer(control, await service.promote(by.asks(body), full=body.full), wait)
 
@@ -67,7 +69,7 @@ def services(app: FastAPI, control: ControlPlane) -> None:
         return await _answer(control, await service.scale(body.count, by.asks(body)), wait)
 
     @app.post("/v1/services/{name}/{act}")
-    async def act(name: str, act: str, body: Asked, by: By, wait: Wait = 0) -> Response:
+    async def act(name: str, act: str, by: By, body: Asked = JUST, wait: Wait = 0) -> Response:
         service = service_of(control, name)
         acts = {
             "pause": service.pause,
@@ -86,22 +88,22 @@ def rollouts(app: FastAPI, control: ControlPlane) -> None:
     """What is asked of the rollout that runs, by its id."""
 
     @app.post("/v1/rollouts/{id}/promote")
-    async def promote(id: str, body: Promote, by: By, wait: Wait = 0) -> Response:
+    async def promote(id: str, by: By, body: Promote = ON, wait: Wait = 0) -> Response:
         service = service_that_runs(control, rollout_of(control, id), by.key)
         return await _answer(control, await service.promote(by.asks(body), full=body.full), wait)
 
     @app.post("/v1/rollouts/{id}/pause")
-    async def pause(id: str, body: Asked, by: By, wait: Wait = 0) -> Response:
+    async def pause(id: str, by: By, body: Asked = JUST, wait: Wait = 0) -> Response:
         service = service_that_runs(control, rollout_of(control, id), by.key)
         return await _answer(control, await service.pause(by.asks(body)), wait)
 
     @app.post("/v1/rollouts/{id}/resume")
-    async def resume(id: str, body: Asked, by: By, wait: Wait = 0) -> Response:
+    async def resume(id: str, by: By, body: Asked = JUST, wait: Wait = 0) -> Response:
         service = service_that_runs(control, rollout_of(control, id), by.key)
         return await _answer(control, await service.resume(by.asks(body)), wait)
 
     @app.post("/v1/rollouts/{id}/rollback")
-    async def rollback(id: str, body: Asked, by: By, wait: Wait = 0) -> Response:
+    async def rollback(id: str, by: By, body: Asked = JUST, wait: Wait = 0) -> Response:
         service = service_that_runs(control, rollout_of(control, id), by.key)
         return await _answer(control, await service.rollback(None, by.asks(body)), wait)
 

@@ -36,6 +36,10 @@ class Guard:
             if setback := self._against():
                 return setback
 
+    def suffered(self) -> str | None:
+        """What users had of the version that is left: the account of its rollout ends when it was decided."""
+        return self._kept[1].suffered() if self._kept else None
+
     async def _forget(self) -> None:
         kept, self._kept = self._kept, None
         if kept is not None:

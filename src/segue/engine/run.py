@@ -282,11 +282,15 @@ class Runner:
         if self.record.route is not None:
             changes["route"] = self.record.route
         with self.book.together():
-            self.book.rest_on(judged.basis if judged else Basis(self.record.basis or Basis.HEALTH))
+            self.book.rest_on(judged.basis if judged else self._unjudged())
             reason = self._said(judged) if judged else self._plainly()
             self._finish("stopped" if stopped else "promoted", 0, reason, self._final(), **changes)
         if self.record.route is not None:
             self._keeper.set_route(self.record.route)
+
+    def _unjudged(self) -> Basis:
+        """What a rollout rests on in which nothing was judged: who asked for it knows why."""
+        return Basis(self.record.basis or (Basis.PERSON if self.record.kind == "rollback" else Basis.HEALTH))
 
     def _said(self, judged: Judgement) -> str:
         """What the last judgement says, and what the rollout went by where it rests on no request."""

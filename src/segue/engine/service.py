@@ -119,9 +119,12 @@ class Service:
         guard = Guard(self._life, self._journal, self._clock)
         while True:
             setback = await guard.alarm()
+            suffered = guard.suffered()
             with suppress(Refused):  # a person was quicker
                 asker = Asker(ITSELF, setback.reason, basis=setback.basis.value, log=setback.log)
-                await self.rollback(None, asker)
+                answer = await self.rollback(None, asker)
+                if suffered:
+                    self._journal.tell("note", service=self.name, rollout=answer.rollout, text=suffered)
 
     # Requests
 

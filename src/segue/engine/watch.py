@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from segue.core import quantities
 from segue.core.paths import busiest
 from segue.core.release import NOTHING, Revision, Share, version_of
 from segue.core.samples import percentile, since, went_back
@@ -132,12 +133,28 @@ class Watch:
                 return
             self._opened()
             if books is not None:
+                gaps = self.ledger.gaps
                 self.ledger.look(Counts(samples, books))
+                if self.ledger.gaps > gaps:
+                    self._tell("the router began anew: of what ended since the last look nothing is known")
                 self._journal.put_ledger(self.rollout.id, ledgers.encode(self.ledger))
             self._hear(samples, seldom=seldom)
             self._inquire()
             await self._learn()
             await self._people.look()
+
+    def _tell(self, note: str) -> None:
+        self._journal.tell("note", service=self.rollout.service, rollout=self.rollout.id, text=note)
+
+    def suffered(self) -> str | None:
+        """How many attempts on the new version failed since its first share; None: none did."""
+        if self._hearing.comparison is None or self.rollout.new is None:
+            return None
+        name = version_of(self.rollout.new)
+        numbers = self._hearing.comparison.silence(name, "").numbers
+        failed, tried = (int(numbers[key] or 0) for key in ("new_failures", "new_attempts"))
+        of = quantities.count(tried, "attempt")
+        return f"since its first share {failed:,} of {of} on {name} failed" if failed else None
 
     async def _learn(self) -> None:
         """Find out which paths are to be told apart, until that is known, and have the router do it."""
