@@ -381,6 +381,28 @@ def test_a_version_that_breaks_during_keep_is_left_by_itself(lab: Lab) -> None:
     play(lab, scene)
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_version_that_hangs_during_keep_is_left_and_one_that_nobody_asks_is_not(lab: Lab, *, waits: bool) -> None:
+    async def scene(plane: ControlPlane) -> None:
+        await end(plane, await begun(plane, BlueGreen(judge=timedelta(seconds=5), keep=timedelta(minutes=2))))
+        flow(lab, 0)
+        ours = [i.id for i in lab.world.platform.running if i.intent.revision == "v2.1"]
+        for second in range(60):
+            lab.world.router.in_flight |= dict.fromkeys(ours, 20 * second * waits)
+            await asyncio.sleep(1)
+            if service(plane)["stable"] == "v1":
+                break
+        lab.world.router.in_flight.clear()
+        assert service(plane)["stable"] == ("v1" if waits else "v2")
+        if waits:
+            back = plane.journal.rollouts("shop", 1)[0]
+            assert (back.kind, back.basis) == ("rollback", "evidence")
+            assert re.fullmatch(r"v2 has answered nobody for 1\d s, and [\d,]+ requests wait", back.reason or "")
+        await tidied(plane)
+
+    play(lab, scene)
+
+
 def test_who_goes_back_in_keep_knows_why(lab: Lab) -> None:
     async def scene(plane: ControlPlane) -> None:
         await end(plane, await begun(plane, BlueGreen(judge=timedelta(seconds=5))))

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from segue.core.paths import OTHERS
+from segue.core.quantities import count, duration
 from segue.core.sources import Answer, Nothing, Values, Word
 from segue.core.steps import Gate
 from segue.core.traffic import Sample
@@ -24,6 +25,7 @@ from segue.judge.errors import Counts
 from segue.judge.lines import Lines
 from segue.judge.outage import Outage
 from segue.judge.settings import Settings
+from segue.judge.standstill import Standstill
 from segue.judge.voices import Voices
 
 LINES_PART, METRICS_PART = 0.1, 0.2
@@ -57,6 +59,11 @@ def look(
     beside = old and _short(old)
     entry = {"what": "look", "seconds": round(seconds, 3), "new": _short(new), "old": beside, "age": age}
     return {**entry, "lines": [[c.new, c.of_new, c.old, c.of_old] for c in lines]}
+
+
+def waits(seconds: float, waiting: int) -> Entry:
+    """The new version, which is alone, has answered nobody for so many seconds; so many requests are under way."""
+    return {"what": "waits", "seconds": round(seconds, 3), "waiting": waiting}
 
 
 def split() -> Entry:
@@ -109,7 +116,7 @@ class Hearing:
     def __init__(self, judging: Judging) -> None:
         self.comparison: Comparison | None = None
         self.heard = self.proving = self.beside = 0
-        self.outage = Outage()
+        self.outage, self.standstill = Outage(), Standstill()
         self.paths: tuple[str, ...] | None = None
         self.lines_alarm = False
         self.matched = Counts()
@@ -123,13 +130,15 @@ class Hearing:
         match entry["what"]:
             case "before":
                 self.comparison = Comparison(self._settings, _sample(entry["old"]))
-                self.outage = Outage(_sample(entry["old"]))
+                self.outage, self.standstill = Outage(_sample(entry["old"])), Standstill(_sample(entry["old"]))
                 self._tell_apart()
             case "paths":
                 self.paths = tuple(entry["paths"])
                 self._tell_apart()
             case "look":
                 self._look(entry)
+            case "waits":
+                self.standstill.waits(entry["seconds"], entry["waiting"])
             case "gap":
                 self._gaps.append((entry["at"] - entry["seconds"], entry["at"]))
             case "split":
@@ -154,6 +163,7 @@ class Hearing:
             new, old = _sample(entry["new"]), entry["old"] and _sample(entry["old"])
             self.comparison.look(entry["seconds"], new, old, timed=self._timed(entry))
             self.outage.look(new, old)
+            self.standstill.look(entry["seconds"], new)
             self.beside += old.attempts if old else 0
         for counts in entry["lines"]:
             if self._lines is not None:
@@ -177,7 +187,8 @@ class Hearing:
     def alarm(self) -> bool:
         """Whether the new version is to be left, or was at some time."""
         compared = bool(self.comparison and self.comparison.alarm)
-        return self.lines_alarm or self.outage.alarm or compared or self.voices.alarm is not None
+        plain = self.lines_alarm or self.outage.alarm or self.standstill.alarm
+        return plain or compared or self.voices.alarm is not None
 
     def silence(self, new: str, old: str) -> Judgement:
         """Whether there is an alarm, and what can be said of the version called `new` now."""
@@ -198,6 +209,10 @@ class Hearing:
         if self.outage.alarm:
             reason = f"{new} failed each of its last {self.outage.failed:,} requests"
             return Judgement(Verdict.FAIL, Basis.EVIDENCE, reason, {"failed": self.outage.failed})
+        if self.standstill.alarm:
+            seconds, waiting = self.standstill.seconds, self.standstill.waiting
+            reason = f"{new} has answered nobody for {duration(seconds)}, and {count(waiting, 'request')} wait"
+            return Judgement(Verdict.FAIL, Basis.EVIDENCE, reason, {"waiting": waiting})
         return self.voices.fail(new, old)
 
 

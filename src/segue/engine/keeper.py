@@ -106,12 +106,17 @@ class Keeper:
 
     async def busy(self, revision: Revision | None) -> int:
         """How many requests an instance of `revision` has at a time now, on average; 0 where that cannot be seen."""
-        members = self.fleet.of(revision) if revision else []
+        if revision is None:
+            return 0
         try:
-            seen = await self._router.observe(self.service)
+            return await self.under_way(revision) // max(1, len(self.fleet.of(revision)))
         except RouterLost:
             return 0
-        return sum(seen[m.id].in_flight for m in members if m.id in seen) // max(1, len(members))
+
+    async def under_way(self, revision: Revision) -> int:
+        """How many requests the instances of `revision` have now. Raises RouterLost."""
+        seen = await self._router.observe(self.service)
+        return sum(seen[member.id].in_flight for member in self.fleet.of(revision) if member.id in seen)
 
     def settle(self) -> None:
         """No version is on trial any more."""

@@ -74,6 +74,7 @@ class Watch:
         self._usual = Sample()
         self._last: Mapping[Revision, Sample] | None = None
         self._at = clock.monotonic()
+        self._answered = 0, self._at
         self._looked = self._now
         self._calm = Calm()
         self._reader = sight.lines(rollout.judging.logs) if rollout.judging.logs and rollout.trial else None
@@ -139,9 +140,22 @@ class Watch:
                     self._tell("the router began anew: of what ended since the last look nothing is known")
                 self._journal.put_ledger(self.rollout.id, ledgers.encode(self.ledger))
             self._hear(samples, seldom=seldom)
+            await self._see_who_waits(samples)
             self._inquire()
             await self._learn()
             await self._people.look()
+
+    async def _see_who_waits(self, samples: Mapping[Revision, Sample]) -> None:
+        """See how many requests are under way when the new version, which is alone, answers nobody any more."""
+        new, old, now = self.rollout.new, self.rollout.old, self._clock.monotonic()
+        if new is None or old is None or self._hearing.comparison is None:
+            return
+        if (attempts := samples.get(new, Sample()).attempts) != self._answered[0]:
+            self._answered = attempts, now
+        share, silent = self._keeper.demand.share, now - self._answered[1]
+        if share(new) and not share(old) and self._hearing.standstill.strange(silent):
+            with suppress(RouterLost):
+                self._note(entries.waits(silent, await self._keeper.under_way(new)))
 
     def _tell(self, note: str) -> None:
         self._journal.tell("note", service=self.rollout.service, rollout=self.rollout.id, text=note)

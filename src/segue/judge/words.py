@@ -45,6 +45,11 @@ def behind(verdict: Mapping[str, Any], proof: bool, settings: Settings, names: N
             f"No statistics are in this: a version that fails {ENOUGH} requests in a row and answers none between "
             f"them is left, unless {names.old} fails most of its own."
         )
+    elif "waiting" in numbers:
+        yield (
+            "No statistics are in this: while it was alone it answered nobody for longer than "
+            f"{names.old} ever took, after it had answered many, and ever more requests waited."
+        )
     elif verdict["verdict"] == "fail" and "new_attempts" not in numbers:
         yield _beside("lines" in numbers, numbers.get("ln_e") is not None, settings)
     elif verdict["verdict"] == "fail":
