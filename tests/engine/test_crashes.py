@@ -15,6 +15,7 @@ import pytest
 from segue.core.release import BlueGreen, How
 from segue.engine.control import ControlPlane
 from segue.engine.orders import Asker, Order
+from segue.engine.records import Hooks
 from segue.testing.clock import Crashed
 from segue.testing.fakes import Behaviour, losses
 from segue.testing.plane import STRATEGIES, Lab, an_order, deployed, ended, status, tidied
@@ -96,3 +97,22 @@ def _points(acts: int) -> list[tuple[int, bool]]:
     """Where to crash: everywhere with SEGUE_EVERY_ACT set, else at places that are spread over the rollout."""
     everywhere = [(act, after) for act in range(1, acts + 1) for after in (False, True)]
     return everywhere if os.environ.get("SEGUE_EVERY_ACT") else everywhere[:: max(1, len(everywhere) // 13)]
+
+
+def test_that_a_hook_began_is_told_once_wherever_there_is_a_crash(make: Callable[[str], Lab]) -> None:
+    order = an_order("v2", replicas=3, hooks=Hooks(before="expand"))
+
+    async def hooked(plane: ControlPlane) -> list[str]:
+        rollout = await ended(plane, await plane.deploy(order, Asker(key=KEY)))
+        return [event.body["state"] for event in plane.journal.all_events(rollout.id) if event.event == "hook"]
+
+    whole = make("whole")
+    _prepare(whole, GOOD)
+    assert whole.run(hooked) == ["began", "ended"]
+    for write in range(1, 12):  # the hook is among them
+        lab = make(f"{write}")
+        _prepare(lab, GOOD)
+        lab.crash_at_write = lab.writes + write
+        with suppress(Crashed):
+            lab.run(hooked)
+        assert lab.run(hooked) == ["began", "ended"], f"crash after write {write}"

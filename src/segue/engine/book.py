@@ -164,9 +164,15 @@ class Book:
             log=list(record.log),
         )
 
-    def told_finished(self) -> bool:
-        """Whether clients were told the end: events are another file, which a crash may leave a commit behind."""
-        return any(event.event == "finished" for event in self._journal.all_events(self.record.id))
+    def tell_once(self, event: str, **body: Any) -> None:
+        """Tell clients, unless they were told before a restart."""
+        if not self.told(event, **body):
+            self.tell(event, **body)
+
+    def told(self, event: str, **body: Any) -> bool:
+        """Whether clients were told so: events are another file, which a crash may leave a commit behind."""
+        told = (each.body for each in self._journal.all_events(self.record.id) if each.event == event)
+        return any(body.items() <= each.items() for each in told)
 
     def _named(self, number: int) -> dict[str, Any]:
         steps = self.record.steps

@@ -197,8 +197,8 @@ class Performer:
         """A hook is never interrupted: what it has begun, it ends."""
         if hook == "after":
             self._book.seal(hook)
-        self._book.tell("hook", hook=hook, state="began")
+        self._book.tell_once("hook", hook=hook, state="began")
         status, output = await self._work.hook(self._book.record, hook)
-        self._book.tell("hook", hook=hook, state="ended", status=status)
+        self._book.tell_once("hook", hook=hook, state="ended", status=status)
         if status != 0:
             raise Setback(f"the {hook} hook exited with status {status}", tuple(output))

@@ -102,7 +102,7 @@ class Runner:
         try:
             if self.record.decided is None:
                 await self._decide()
-            elif not self.book.told_finished():
+            elif not self.book.told("finished"):
                 self.book.tell_finished()
             await self._tidy_up()
         finally:
