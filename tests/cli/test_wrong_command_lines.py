@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+
+from segue.api.bodies import Deploy
+from segue.cli.parse import Version
 
 from .canned import Plane
 from .conftest import Segue
@@ -61,6 +65,34 @@ def test_a_wrong_command_line_ends_with_2_and_says_what_was_wrong(
     assert rest[-1].startswith("Next:  segue ")
     assert said.out == ""
     assert plane.requests == []
+
+
+@pytest.mark.parametrize("command", ["deploy", "plan"])
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("bad/name", " --version bad-name"),
+        ("of two words", " --version of-two-words"),
+        ("../x", " --version x"),
+        ("v" * 200, f" --version {'v' * 80}"),
+        ("v1\n", " --version v1"),
+        ("", ""),
+        ("/", ""),
+    ],
+)
+def test_a_name_that_no_version_may_have_is_refused_with_the_nearest_one(
+    command: str, name: str, nearest: str, segue: Segue, plane: Plane, shop: Path
+) -> None:
+    said = segue(command, "--version", name)
+    assert (said.status, said.out, plane.requests) == (2, "", [])
+    first, last = said.err.splitlines()
+    assert "has letters, digits and . _ + -, begins with a letter or a digit, and is at most 80 long." in first
+    assert last == f"Next:  segue {command}{nearest}"
+
+
+def test_the_names_of_versions_are_those_that_the_control_plane_takes() -> None:
+    (told,) = Deploy.model_fields["version"].metadata
+    assert told.pattern == f"^{Version.pattern.pattern}$"
 
 
 @pytest.mark.parametrize(("line", "sentence"), WRONG, ids=[line for line, _ in WRONG])

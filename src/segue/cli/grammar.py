@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 class Option:
-    """An option of a command. `kind`: ``flag``, ``text``, ``texts`` (repeated), ``number``, ``seconds`` or words."""
+    """An option of a command.
+
+    `kind`: ``flag``, ``text``, ``texts`` (repeated), ``version``, ``number``, ``seconds``, or the words there are.
+    """
 
     __slots__ = ("help", "kind", "metavar", "name", "names")
 
@@ -66,7 +69,12 @@ COMMON = (
     Option("--json", kind="flag", help="Print JSON and nothing else."),
 )
 
-_VERSION = Option("--version", metavar="VERSION", help="The version's name; otherwise the git commit, or the time.")
+_VERSION = Option(
+    "--version",
+    kind="version",
+    metavar="VERSION",
+    help="The version's name; otherwise the git commit, or the time.",
+)
 _STRATEGY = Option(
     "--strategy",
     kind=("rolling", "in_place", "blue_green", "canary", "experiment"),

@@ -77,9 +77,14 @@ def _command(name: str, command: Command) -> click.Command:
     @click.pass_context
     def parsed(context: click.Context, /, **values: Any) -> Parsed:
         before = context.parent.params if context.parent else {}
-        return name, {key: value or before.get(key, value) for key, value in values.items()}
+        return name, {key: before.get(key, value) if _left_out(value) else value for key, value in values.items()}
 
     return click.Command(name, params=params, help=command.help, callback=parsed)
+
+
+def _left_out(value: object) -> bool:
+    """Whether it is what click gives for an option that is not there: an empty text was written by somebody."""
+    return value is None or value is False
 
 
 def _option(option: Option) -> click.Option:
@@ -106,6 +111,8 @@ def _type(kind: str | tuple[str, ...]) -> click.ParamType[Any]:
             return click.IntRange(min=0)
         case "seconds":
             return Seconds()
+        case "version":
+            return Version()
         case _:
             return click.STRING
 
@@ -124,6 +131,28 @@ class Seconds(click.ParamType[float]):
         if not found:
             self.fail(f"{value!r} is not a time such as 30s, 10m or 24h.", param, ctx)
         return float(found[1]) * self._units[found[2]]
+
+
+class Version(click.ParamType[str]):
+    """The name that a version is to have. Raises Usage, with the nearest name that it may have."""
+
+    name = "version"
+    pattern = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
+    """As the API has it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value`, if a version may be called so."""
+        if self.pattern.fullmatch(value):
+            return str(value)
+        command, name = ctx.command_path if ctx else "segue deploy", self._nearest(value)
+        raise Usage(
+            f"--version is {f'{value!r}, which is no name' if value else 'empty'}: a version's name has letters, "
+            "digits and . _ + -, begins with a letter or a digit, and is at most 80 long.",
+            next=f"{command} --version {name}" if name else command,
+        )
+
+    def _nearest(self, value: str) -> str:
+        return re.sub(r"[^A-Za-z0-9._+-]+", "-", value).lstrip("._+-")[:80].rstrip("-")
 
 
 def _sentence(error: click.UsageError) -> str:
