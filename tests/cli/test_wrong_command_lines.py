@@ -37,9 +37,16 @@ WRONG = [
     ("rollback --too v1", "No such option '--too'. Did you mean '--to'?"),
     ("rollback v1", "Got unexpected extra argument (v1)"),
     ("scale", "Missing argument 'COUNT'."),
-    ("scale many", "'many' is not a valid integer range."),
-    ("scale -- -1", "-1 is not in the range x>=0."),
-    ("history --limit some", "'some' is not a valid integer range."),
+    ("scale many", "COUNT is a whole number from 1 to 10,000."),
+    ("scale 1.5", "COUNT is a whole number from 1 to 10,000."),
+    ("scale 10001", "COUNT is a whole number from 1 to 10,000."),
+    ("scale -- -1", "COUNT is a whole number from 1 to 10,000."),
+    ("scale -12", "COUNT is a whole number from 1 to 10,000."),
+    ("scale -12 --detach", "COUNT is a whole number from 1 to 10,000."),
+    ("scale 3 -x", "No such option '-x'."),
+    ("history --limit some", "--limit is a whole number from 1 to 1,000."),
+    ("history -n 0", "--limit is a whole number from 1 to 1,000."),
+    ("logs -n -1", "--lines is a whole number from 0 to 100,000."),
     ("report --htm out.html", "No such option '--htm'. Did you mean '--html'?"),
     ("wait r1 r2", "Got unexpected extra argument (r2)"),
     ("completion tcsh", "'tcsh' is not one of 'bash', 'zsh', 'fish'."),
@@ -88,6 +95,12 @@ def test_a_name_that_no_version_may_have_is_refused_with_the_nearest_one(
     first, last = said.err.splitlines()
     assert "has letters, digits and . _ + -, begins with a letter or a digit, and is at most 80 long." in first
     assert last == f"Next:  segue {command}{nearest}"
+
+
+def test_who_wants_no_instance_is_told_how_a_service_is_stopped(segue: Segue, plane: Plane, shop: Path) -> None:
+    said = segue("scale", "0")
+    assert (said.status, plane.requests) == (2, [])
+    assert said.err == "Error: COUNT is a whole number from 1 to 10,000.\nNext:  segue down\n"
 
 
 def test_the_names_of_versions_are_those_that_the_control_plane_takes() -> None:

@@ -9,18 +9,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    Kind = str | tuple[str, ...] | range
+
 
 class Option:
     """An option of a command.
 
-    `kind`: ``flag``, ``text``, ``texts`` (repeated), ``version``, ``number``, ``seconds``, or the words there are.
+    `kind`: ``flag``, ``text``, ``texts`` (repeated), ``version``, ``seconds``, the words or the numbers there are.
     """
 
     __slots__ = ("help", "kind", "metavar", "name", "names")
 
-    def __init__(
-        self, *names: str, help: str, kind: str | tuple[str, ...] = "text", metavar: str = "", name: str = ""
-    ) -> None:
+    def __init__(self, *names: str, help: str, kind: Kind = "text", metavar: str = "", name: str = "") -> None:
         self.names = names
         self.help = help
         self.kind = kind
@@ -34,14 +34,15 @@ class Option:
 
 
 class Argument:
-    """A value without a name. `kind` as an option's."""
+    """A value without a name. `kind` as an option's. `instead`: the command for who says 0, if that is no value."""
 
-    __slots__ = ("kind", "name", "required")
+    __slots__ = ("instead", "kind", "name", "required")
 
-    def __init__(self, name: str, *, kind: str | tuple[str, ...] = "text", required: bool = False) -> None:
+    def __init__(self, name: str, *, kind: Kind = "text", required: bool = False, instead: str = "") -> None:
         self.name = name
         self.kind = kind
         self.required = required
+        self.instead = instead
 
 
 class Command:
@@ -84,6 +85,7 @@ _TRAFFIC = Option(
     "--traffic", metavar="RATE", help="Requests a second, if they are to be other than those that are measured."
 )
 _REASON = Option("--reason", metavar="TEXT", help="Why; it is kept with the rollout.")
+_INSTANCES = range(1, 10_001)
 _DETACH = Option("--detach", kind="flag", help="Return at once; the rollout goes on.")
 
 DEPLOY, LOOK, CHANGE, MACHINE = "Deploy", "Look", "Change", "The machine"
@@ -110,7 +112,7 @@ COMMANDS: Mapping[str, Command] = {
         "Say which strategy fits this change, and what each would take; change nothing.",
         Option("--since", metavar="COMMIT", help="Where to count the change from; otherwise the commit that serves."),
         _TRAFFIC,
-        Option("--most-instances", kind="number", metavar="N", help="There may be at most so many at a time."),
+        Option("--most-instances", kind=_INSTANCES, metavar="N", help="There may be at most so many at a time."),
         Option("--long-lived", kind="flag", help="Connections stay open for long, such as WebSockets."),
         Option("--validate", kind="flag", help="It is to be proven that the new version is no worse."),
         Option("--experiment", kind="flag", help="It is to be shown by a goal which version is better (A/B)."),
@@ -163,7 +165,7 @@ COMMANDS: Mapping[str, Command] = {
         LOOK,
         "past",
         "Past rollouts, newest first.",
-        Option("--limit", "-n", kind="number", metavar="N", help="At most so many (20)."),
+        Option("--limit", "-n", kind=range(1, 1_001), metavar="N", help="At most so many (20)."),
     ),
     "report": Command(
         LOOK,
@@ -198,14 +200,14 @@ COMMANDS: Mapping[str, Command] = {
         Option("--follow", "-f", kind="flag", help="Go on with what they write."),
         Option("--version", metavar="VERSION", help="Only of this version."),
         Option("--instance", metavar="INSTANCE", help="Only of this instance."),
-        Option("--lines", "-n", kind="number", metavar="N", help="The last so many lines of each (100)."),
+        Option("--lines", "-n", kind=range(100_001), metavar="N", help="The last so many lines of each (100)."),
     ),
     "scale": Command(
         CHANGE,
         "actions",
         "More or fewer instances.",
         _DETACH,
-        argument=Argument("count", kind="number", required=True),
+        argument=Argument("count", kind=_INSTANCES, required=True, instead="segue down"),
     ),
     "restart": Command(CHANGE, "actions", "Fresh instances of the same version, by the service's strategy.", _DETACH),
     "retire": Command(CHANGE, "actions", "Stop the old version that is kept warm.", _DETACH),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from segue import __version__
 from segue.cli.grammar import CHANGE, COMMANDS, COMMON, DEPLOY, LOOK, MACHINE, Argument, Command, Option
 from segue.errors import Usage
+
+if TYPE_CHECKING:
+    from segue.cli.grammar import Kind
 
 Parsed = tuple[str, dict[str, Any]]
 
@@ -23,7 +26,7 @@ def parse(arguments: Sequence[str]) -> Parsed | None:
             list(arguments), prog_name="segue", standalone_mode=False, complete_var="_SEGUE_COMPLETE"
         )
     except click.UsageError as exc:
-        raise Usage(_sentence(exc), next=_help_for(exc)) from exc
+        raise _below_nothing(exc) or Usage(_sentence(exc), next=_help_for(exc)) from exc
     except click.Abort:
         raise KeyboardInterrupt from None
     return parsed if isinstance(parsed, tuple) else None
@@ -100,15 +103,16 @@ def _option(option: Option) -> click.Option:
 
 
 def _argument(argument: Argument) -> click.Argument:
-    return click.Argument([argument.name], type=_type(argument.kind), required=argument.required)
+    kind = _type(argument.kind, instead=argument.instead)
+    return click.Argument([argument.name], type=kind, required=argument.required)
 
 
-def _type(kind: str | tuple[str, ...]) -> click.ParamType[Any]:
+def _type(kind: Kind, *, instead: str = "") -> click.ParamType[Any]:
     match kind:
         case tuple():
             return click.Choice(kind)
-        case "number":
-            return click.IntRange(min=0)
+        case range():
+            return Whole(kind, instead)
         case "seconds":
             return Seconds()
         case "version":
@@ -133,6 +137,31 @@ class Seconds(click.ParamType[float]):
         return float(found[1]) * self._units[found[2]]
 
 
+class Whole(click.ParamType[int]):
+    """A number of `numbers`. Raises Usage; to who says 0 it names the command `instead`, if there is one."""
+
+    name = "number"
+
+    def __init__(self, numbers: range, instead: str = "") -> None:
+        self._numbers = numbers
+        self._instead = instead
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """`value` as a number."""
+        said = re.fullmatch(r"[0-9]{1,9}", str(value))
+        number = int(said[0]) if said else None
+        if number in self._numbers:
+            return int(value)
+        raise self.wrong(param, ctx, next=self._instead if number == 0 else "")
+
+    def wrong(self, param: click.Parameter | None, ctx: click.Context | None, *, next: str = "") -> Usage:
+        """What is said of a value that is no such number."""
+        name = param.opts[0] if isinstance(param, click.Option) else param.human_readable_name if param else "it"
+        least, most = self._numbers[0], self._numbers[-1]
+        command = f"{ctx.command_path} --help" if ctx else "segue --help"
+        return Usage(f"{name} is a whole number from {least:,} to {most:,}.", next=next or command)
+
+
 class Version(click.ParamType[str]):
     """The name that a version is to have. Raises Usage, with the nearest name that it may have."""
 
@@ -153,6 +182,15 @@ class Version(click.ParamType[str]):
 
     def _nearest(self, value: str) -> str:
         return re.sub(r"[^A-Za-z0-9._+-]+", "-", value).lstrip("._+-")[:80].rstrip("-")
+
+
+def _below_nothing(error: click.UsageError) -> Usage | None:
+    """Where a number is wanted click takes one below 0 for an option that it does not know."""
+    if isinstance(error, click.NoSuchOption) and error.ctx and re.fullmatch(r"-[0-9]", error.option_name):
+        for param in error.ctx.command.params:
+            if isinstance(param, click.Argument) and isinstance(param.type, Whole):
+                return param.type.wrong(param, error.ctx)
+    return None
 
 
 def _sentence(error: click.UsageError) -> str:
