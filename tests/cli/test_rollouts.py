@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from segue.cli import follow
+from segue.cli import capacity, follow
 
 from . import stories
 from .canned import Failure, Plane, Silence, Stream
@@ -325,6 +325,35 @@ def test_the_other_changes_ask_and_tell(
     said = segue(*line.split())
     assert (said.status, said.out) == (0, sentence + "\n")
     assert plane.asked("POST", f"/v1/services/shop/{path}")[0].body == body
+
+
+@pytest.fixture
+def scaling(plane: Plane, shop: Path) -> None:
+    """One instance of shop runs: this process."""
+    one = {"id": "shop-v1.1-1", "state": "ready", "pid": os.getpid()}
+    versions = {"v1": {"revision": "v1.1", "share": 1.0, "size": 1, "instances": [one]}}
+    plane.on("GET", "/v1/services/shop", {"service": "shop", "stable": "v1", "versions": versions})
+    plane.on("POST", "/v1/services/shop/scale", {"rollout": "r2", **DECIDED})
+    plane.on("GET", "/v1/rollouts/r2", rollout(**DECIDED) | {"kind": "scale"})
+
+
+def test_more_instances_than_there_is_memory_for_are_refused(
+    segue: Segue, plane: Plane, scaling: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capacity, "unique", lambda pids: 128 << 20 if list(pids) == [os.getpid()] else None)
+    monkeypatch.setattr(capacity, "obtainable", lambda: 3 << 30)
+    said = segue("scale", "99")
+    assert (said.status, plane.asked("POST", "/v1/services/shop/scale")) == (4, [])
+    assert said.err.startswith("Error: for 98 more instances about 12.2 GiB are needed, and 3.0 GiB are free.\n")
+    assert segue("scale", "25").status == 0
+    monkeypatch.setattr(capacity, "unique", lambda pids: None)
+    assert segue("scale", "99").status == 0
+
+
+def test_what_another_instance_takes_is_less_than_what_one_holds() -> None:
+    alone, whole = capacity.unique([os.getpid()]), capacity._memory_of(os.getpid())
+    assert alone and whole and 0 < alone < whole
+    assert capacity.unique([]) is None
 
 
 def test_wait_takes_the_latest_rollout_and_exits_as_it_did(segue: Segue, plane: Plane, shop: Path) -> None:

@@ -55,7 +55,8 @@ def rollback(context: Context, to: str | None = None, reason: str | None = None,
 
 
 def scale(context: Context, count: int, detach: bool = False) -> int:
-    """More or fewer instances of the version that serves."""
+    """More or fewer instances of the version that serves. Raises Refused where there is no memory for more."""
+    _refuse_too_many(context, count)
     return _act(
         context,
         "scale",
@@ -63,6 +64,25 @@ def scale(context: Context, count: int, detach: bool = False) -> int:
         detach,
         lambda r, took: f"{r['service']}: {of(count, 'instance')}, after {took}.",
     )
+
+
+def _refuse_too_many(context: Context, count: int) -> None:
+    """Where it cannot be told nothing is refused; that there is no such service the request itself will say."""
+    from segue.cli import capacity
+    from segue.core.quantities import size_of
+    from segue.errors import Refused, SegueError
+
+    try:
+        service = context.ask("GET", context.path())
+    except SegueError:
+        return
+    version = service["versions"].get(service["stable"]) or {"size": 0, "instances": []}
+    more = count - version["size"]
+    pids = [one["pid"] for one in version["instances"] if one["state"] == "ready" and one["pid"]]
+    each = capacity.unique(pids) if more > 0 else None
+    if each and each * more > (free := capacity.obtainable()):
+        needed = f"for {of(more, 'more instance')} about {size_of(each * more)} are needed"
+        raise Refused(f"{needed}, and {size_of(free)} are free", next="segue status")
 
 
 def restart(context: Context, detach: bool = False) -> int:

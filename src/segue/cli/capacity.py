@@ -28,6 +28,16 @@ def room(instances: Iterable[int]) -> Room:
     return Room(free // each, free, each)
 
 
+def unique(instances: Iterable[int]) -> int | None:
+    """Bytes that another instance takes at least: what the smallest of these processes shares with none."""
+    return min((memory for pid in instances if (memory := _memory_of(pid, unique=True))), default=None)
+
+
+def obtainable() -> int:
+    """Bytes that more processes can have at most: against `free_memory` nothing is left alone, and swap counts."""
+    return int(psutil.virtual_memory().available) + int(psutil.swap_memory().free)
+
+
 def free_memory() -> int:
     """Bytes that more processes may take: what is available, here or in this control group, less a part."""
     memory = psutil.virtual_memory()
@@ -47,10 +57,11 @@ def busy() -> float | None:
         return None
 
 
-def _memory_of(pid: int) -> int | None:
-    """Bytes that a process and all that it has started hold; None: it cannot be seen."""
+def _memory_of(pid: int, *, unique: bool = False) -> int | None:
+    """Bytes that a process and all that it has started hold, or hold alone if `unique`; None: it cannot be seen."""
     try:
         whole = psutil.Process(pid)
-        return sum(int(one.memory_info().rss) for one in (whole, *whole.children(recursive=True)))
+        family = (whole, *whole.children(recursive=True))
+        return sum(int(one.memory_full_info().uss if unique else one.memory_info().rss) for one in family)
     except psutil.Error:
         return None
