@@ -100,7 +100,9 @@ def test_a_name_that_no_version_may_have_is_refused_with_the_nearest_one(
 def test_who_wants_no_instance_is_told_how_a_service_is_stopped(segue: Segue, plane: Plane, shop: Path) -> None:
     said = segue("scale", "0")
     assert (said.status, plane.requests) == (2, [])
-    assert said.err == "Error: COUNT is a whole number from 1 to 10,000.\nNext:  segue down\n"
+    assert said.err == (
+        "Error: COUNT is a whole number from 1 to 10,000: a service has at least one instance.\nNext:  segue down\n"
+    )
 
 
 def test_the_names_of_versions_are_those_that_the_control_plane_takes() -> None:

@@ -34,15 +34,17 @@ class Option:
 
 
 class Argument:
-    """A value without a name. `kind` as an option's. `instead`: the command for who says 0, if that is no value."""
+    """A value without a name. `kind` as an option's. `zero`: why 0 is no value, and the command for who says it."""
 
-    __slots__ = ("instead", "kind", "name", "required")
+    __slots__ = ("kind", "name", "required", "zero")
 
-    def __init__(self, name: str, *, kind: Kind = "text", required: bool = False, instead: str = "") -> None:
+    def __init__(
+        self, name: str, *, kind: Kind = "text", required: bool = False, zero: tuple[str, str] = ("", "")
+    ) -> None:
         self.name = name
         self.kind = kind
         self.required = required
-        self.instead = instead
+        self.zero = zero
 
 
 class Command:
@@ -207,7 +209,9 @@ COMMANDS: Mapping[str, Command] = {
         "actions",
         "More or fewer instances.",
         _DETACH,
-        argument=Argument("count", kind=_INSTANCES, required=True, instead="segue down"),
+        argument=Argument(
+            "count", kind=_INSTANCES, required=True, zero=("a service has at least one instance", "segue down")
+        ),
     ),
     "restart": Command(CHANGE, "actions", "Fresh instances of the same version, by the service's strategy.", _DETACH),
     "retire": Command(CHANGE, "actions", "Stop the old version that is kept warm.", _DETACH),

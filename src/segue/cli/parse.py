@@ -103,16 +103,16 @@ def _option(option: Option) -> click.Option:
 
 
 def _argument(argument: Argument) -> click.Argument:
-    kind = _type(argument.kind, instead=argument.instead)
+    kind = _type(argument.kind, zero=argument.zero)
     return click.Argument([argument.name], type=kind, required=argument.required)
 
 
-def _type(kind: Kind, *, instead: str = "") -> click.ParamType[Any]:
+def _type(kind: Kind, *, zero: tuple[str, str] = ("", "")) -> click.ParamType[Any]:
     match kind:
         case tuple():
             return click.Choice(kind)
         case range():
-            return Whole(kind, instead)
+            return Whole(kind, zero)
         case "seconds":
             return Seconds()
         case "version":
@@ -138,13 +138,13 @@ class Seconds(click.ParamType[float]):
 
 
 class Whole(click.ParamType[int]):
-    """A number of `numbers`. Raises Usage; to who says 0 it names the command `instead`, if there is one."""
+    """A number of `numbers`. Raises Usage. `zero`: why 0 is none of them, and the command for who says it."""
 
     name = "number"
 
-    def __init__(self, numbers: range, instead: str = "") -> None:
+    def __init__(self, numbers: range, zero: tuple[str, str]) -> None:
         self._numbers = numbers
-        self._instead = instead
+        self._zero = zero
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """`value` as a number."""
@@ -152,14 +152,14 @@ class Whole(click.ParamType[int]):
         number = int(said[0]) if said else None
         if number in self._numbers:
             return int(value)
-        raise self.wrong(param, ctx, next=self._instead if number == 0 else "")
+        raise self.wrong(param, ctx, *(self._zero if number == 0 else ()))
 
-    def wrong(self, param: click.Parameter | None, ctx: click.Context | None, *, next: str = "") -> Usage:
+    def wrong(self, param: click.Parameter | None, ctx: click.Context | None, why: str = "", next: str = "") -> Usage:
         """What is said of a value that is no such number."""
         name = param.opts[0] if isinstance(param, click.Option) else param.human_readable_name if param else "it"
         least, most = self._numbers[0], self._numbers[-1]
         command = f"{ctx.command_path} --help" if ctx else "segue --help"
-        return Usage(f"{name} is a whole number from {least:,} to {most:,}.", next=next or command)
+        return Usage(f"{name} is a whole number from {least:,} to {most:,}{why and f': {why}'}", next=next or command)
 
 
 class Version(click.ParamType[str]):
