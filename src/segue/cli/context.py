@@ -42,6 +42,14 @@ class Context:
         """The path of the manifest, whether it exists or not."""
         return os.path.join(self.directory or ".", self.file or MANIFEST)
 
+    def insist(self) -> None:
+        """A folder or a manifest that was named is there, whether the command needs it or not. Raises Usage."""
+        folder_missing = self.directory is not None and not os.path.isdir(self.directory)
+        if folder_missing or (self.file is not None and not os.path.exists(self.manifest)):
+            from segue.errors import Usage
+
+            raise Usage(f"There is no manifest at {self.manifest}.", next="segue init")
+
     @property
     def wanted(self) -> str | None:
         """The service that was named on the command line."""

@@ -63,7 +63,7 @@ def quick(arguments: Sequence[str]) -> tuple[str, dict[str, object]] | None:
 
 
 def carry_out(name: str, values: Mapping[str, object]) -> int:
-    """Call the function of the command `name`; returns the exit status."""
+    """Call the function of the command `name`; returns the exit status. Raises SegueError."""
     from importlib import import_module
 
     from segue.cli.context import Context
@@ -71,7 +71,10 @@ def carry_out(name: str, values: Mapping[str, object]) -> int:
     rest = dict(values)
     common = {key: rest.pop(key) for key in ("service", "directory", "file", "json")}
     function = getattr(import_module(f"segue.cli.{COMMANDS[name].module}"), name)
-    status: int = function(Context(**common), **rest)  # type: ignore[arg-type]
+    context = Context(**common)  # type: ignore[arg-type]
+    if name != "init":  # it writes the manifest that is named
+        context.insist()
+    status: int = function(context, **rest)
     return status
 
 
