@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from . import stories
-from .canned import Plane, Stream, Text
+from .canned import Failure, Plane, Stream, Text
 from .conftest import Segue
 
 EVIL = "<script>alert('x')</script> & \"quotes\" | `ticks` \x1b[31m"
@@ -77,13 +77,45 @@ def test_status_starts_nothing_where_nothing_was_ever_deployed(segue: Segue, hom
     assert list(home.iterdir()) == []
 
 
+def test_wait_starts_nothing_where_nothing_was_ever_deployed(segue: Segue, home: Path, shop: Path) -> None:
+    said = segue("wait")
+    assert (said.status, said.out) == (0, "No service yet. Next: segue deploy\n")
+    assert json.loads(segue("wait", "--json").out)["outcome"] is None
+    assert segue("history").out == "shop has had no rollout yet. Next: segue deploy\n"
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("line", ["experiment", "wait r1", "report", "explain r1", "logs", "status -s nope"])
+def test_who_looks_for_something_where_nothing_was_ever_deployed_is_told_how_to_begin(
+    line: str, segue: Segue, home: Path, shop: Path
+) -> None:
+    said = segue(*line.split())
+    assert (said.status, said.out) == (4, "")
+    assert said.err == "Error: there is no service yet.\nNext:  segue deploy\n"
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("line", ["status", "rollback", "promote", "retire", "logs"])
+def test_who_names_a_service_where_there_is_none_is_told_how_to_begin(line: str, segue: Segue, plane: Plane) -> None:
+    unknown = {"code": "unknown", "exit": 4, "message": "there is no service nope: …", "next": "segue status"}
+    what = line.split()[0]
+    plane.on("GET", "/v1/services/nope", Failure(404, unknown))
+    plane.on("POST", f"/v1/services/nope/{what}", Failure(404, unknown))
+    plane.on("GET", "/v1/services", {"schema": 1, "services": []})
+    assert segue(*line.split(), "-s", "nope").err.splitlines()[1] == "Next:  segue init"
+    plane.on("GET", "/v1/services", {"schema": 1, "services": [{"service": "shop"}]})
+    assert segue(*line.split(), "-s", "nope").err.splitlines()[1] == "Next:  segue status"
+
+
 def test_a_body_that_ends_with_the_connection_is_read_too(segue: Segue, plane: Plane, shop: Path) -> None:
     plane.chunked = False
+    plane.on("GET", "/v1/services/shop", stories.status()["services"][0])
     plane.on("GET", "/v1/services/shop/logs", Text(["shop-v1.1-1 | hello"]))
     assert segue("logs").out == "shop-v1.1-1 | hello\n"
 
 
 def test_logs_asks_for_what_was_wanted(segue: Segue, plane: Plane, shop: Path) -> None:
+    plane.on("GET", "/v1/services/shop", stories.status()["services"][0])
     plane.on("GET", "/v1/services/shop/logs", Text(["shop-v1.1-1 | a \x1b[2Jb", "shop-v1.1-2 | c | d"]))
     said = segue("logs", "--version", "v1", "-n", "5")
     assert said.out == "shop-v1.1-1 | a �[2Jb\nshop-v1.1-2 | c | d\n"
@@ -93,8 +125,29 @@ def test_logs_asks_for_what_was_wanted(segue: Segue, plane: Plane, shop: Path) -
     assert lines[1] == {"instance": "shop-v1.1-2", "line": "c | d"}
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("--version v3", "no instance of v3 is there; versions with instances: v1, v2."),
+        ("--instance shop-v9.1-1", "there is no instance shop-v9.1-1; instances: shop-v1.1-1, shop-v2.1-1, "),
+        ("--version v1 --instance shop-v2.1-1", "there is no instance shop-v2.1-1; instances: shop-v1.1-1."),
+    ],
+)
+def test_logs_of_what_is_not_there_are_refused_with_what_is(
+    line: str, sentence: str, segue: Segue, plane: Plane, shop: Path
+) -> None:
+    plane.on("GET", "/v1/services/shop", stories.status()["services"][0])
+    plane.on("GET", "/v1/services/shop/logs", Text([]))
+    said = segue("logs", *line.split())
+    assert (said.status, said.out) == (4, "")
+    assert sentence in said.err
+    for known in ("--version v2.1", "--instance shop-v1.1-1"):
+        assert segue("logs", *known.split()).status == 0
+
+
 def test_the_only_service_is_meant_where_no_manifest_names_one(segue: Segue, plane: Plane) -> None:
     plane.on("GET", "/v1/services", {"schema": 1, "services": [{"service": "web"}]})
+    plane.on("GET", "/v1/services/web", {"service": "web", "versions": {}})
     plane.on("GET", "/v1/services/web/logs", Text(["web-v1.1-1 | hello"]))
     assert segue("logs").status == 0
 

@@ -9,7 +9,7 @@ import os
 import sys
 
 from segue.cli.client import Absent, Broken, Client
-from segue.home import home, socket_path, trusted
+from segue.home import has_state, home, socket_path, trusted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,17 +56,51 @@ class Context:
         return self._service
 
     def ask(self, method: str, path: str, body: object = None, *, timeout: float = 30, key: str | None = None) -> Any:
-        """The control plane's answer; a control plane is started if none runs. Raises SegueError, Broken."""
+        """The control plane's answer; a control plane is started if none runs. Raises SegueError, Broken.
+
+        Where nothing was ever deployed none is started for who only looks: that raises NothingYet.
+        """
         self._mistrust()
         for _ in range(_TRIES):
             try:
-                return self.client.ask(method, path, body, timeout=timeout, key=key)
+                return self._answer(method, path, body, timeout, key)
             except Absent:
+                if method == "GET":
+                    self._insist_on_state()
                 self.start()
             except Broken:  # with a key it is one request, however often it is asked for
                 if method != "GET" and key is None:
                     raise
-        return self.client.ask(method, path, body, timeout=timeout, key=key)
+        return self._answer(method, path, body, timeout, key)
+
+    def _answer(self, method: str, path: str, body: object, timeout: float, key: str | None) -> Any:
+        """What is answered. Who names a service, where there is none at all, is told how to get a first one."""
+        try:
+            return self.client.ask(method, path, body, timeout=timeout, key=key)
+        except Exception as error:  # SegueError's module is imported only where there is one
+            unknown = getattr(error, "code", "") == "unknown" and path.startswith("/v1/services/")
+            if unknown and not self.client.ask("GET", "/v1/services")["services"]:
+                error.next = self.first  # type: ignore[attr-defined]
+            raise
+
+    def wake(self) -> None:
+        """A control plane answers; it is started if none does. Raises NothingYet."""
+        try:
+            self.client.ask("GET", "/healthz")
+        except Absent:
+            self._insist_on_state()
+            self.start()
+
+    def _insist_on_state(self) -> None:
+        if not has_state(self.home):
+            from segue.cli.trouble import NothingYet
+
+            raise NothingYet("there is no service yet", next=self.first)
+
+    @property
+    def first(self) -> str:
+        """The command that leads to a first service."""
+        return "segue deploy" if os.path.exists(self.manifest) else "segue init"
 
     def start(self) -> None:
         """Start a control plane in the background. Raises Unreachable."""
@@ -80,6 +114,17 @@ class Context:
         if self._service:
             return self._service
         return self._of_manifest() or self._only()
+
+    def services(self) -> Any:
+        """The status document of all services. Where nothing was ever deployed no control plane is started for it."""
+        try:
+            return self.client.ask("GET", "/v1/services")
+        except Absent:
+            if not has_state(self.home):
+                return {"schema": 1, "services": []}
+        except Broken:
+            pass
+        return self.ask("GET", "/v1/services")
 
     def path(self, rest: str = "") -> str:
         """The path of the meant service in the API."""
@@ -99,7 +144,7 @@ class Context:
     def _only(self) -> str:
         from segue.errors import Usage
 
-        names = [entry["service"] for entry in self.ask("GET", "/v1/services")["services"]]
+        names = [entry["service"] for entry in self.services()["services"]]
         if len(names) == 1:
             return str(names[0])
         if names:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from segue.cli.client import Absent, Broken
 from segue.cli.context import Context, quote
 from segue.cli.picture import Event, Picture
-from segue.cli.trouble import INTERRUPTED
+from segue.cli.trouble import INTERRUPTED, NothingYet
 from segue.cli.views import View, detached, held, view_for
 from segue.errors import Refused, SegueError, Unreachable
 
@@ -39,18 +39,26 @@ class Left(Exception):
 
 def wait(context: Context, rollout: str | None = None, timeout: float | None = None) -> int:
     """Until the rollout (or the service's latest) is decided; returns the status of its deploy."""
+    try:
+        context.wake()
+    except NothingYet:
+        if rollout is not None:
+            raise
+        return _nothing(context, f"No service yet. Next: {context.first}")
     if rollout is None:
         latest = context.ask("GET", f"/v1/rollouts?service={quote(context.service())}&limit=1")["rollouts"]
         if not latest:
-            if context.json:
-                context.print(
-                    {"event": "finished", "rollout": None, "outcome": None, "reason": "nothing to wait for"}
-                )
-            else:
-                print(f"{context.service()} has had no rollout yet: there is nothing to wait for.")
-            return 0
+            return _nothing(context, f"{context.service()} has had no rollout yet: there is nothing to wait for.")
         rollout = str(latest[0]["rollout"])
     return int(show(context, rollout, timeout=timeout)["exit"])
+
+
+def _nothing(context: Context, sentence: str) -> int:
+    if context.json:
+        context.print({"event": "finished", "rollout": None, "outcome": None, "reason": "nothing to wait for"})
+    else:
+        print(sentence)
+    return 0
 
 
 def show(

@@ -10,13 +10,17 @@ from typing import Any
 from segue.cli import text
 from segue.cli.context import Context, quote
 from segue.cli.text import STATE_COLOURS, plain
+from segue.cli.trouble import NothingYet
 from segue.errors import Refused, Usage
 
 
 def history(context: Context, limit: int | None = None) -> int:
     """Print the service's past rollouts, newest first."""
     path = f"/v1/rollouts?service={quote(context.service())}&limit={20 if limit is None else limit}"
-    document = context.ask("GET", path)
+    try:
+        document = context.ask("GET", path)
+    except NothingYet:
+        document = {"rollouts": []}
     if context.json:
         context.print(document)
     elif not document["rollouts"]:

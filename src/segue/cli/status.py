@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 
 from segue.cli import text
-from segue.cli.client import Absent
 from segue.cli.context import Context, quote
-from segue.home import has_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +13,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _PATIENCE = 5.0
-_NOBODY = {"schema": 1, "services": []}
 
 
 def status(context: Context) -> int:
@@ -24,22 +21,16 @@ def status(context: Context) -> int:
     if context.json:
         context.print(document)
     elif not document["services"]:
-        print("No service yet. Next: segue init")
+        print(f"No service yet. Next: {context.first}")
     else:
         print(overview(document, on=text.colourful(sys.stdout)))
     return 0
 
 
 def _ask(context: Context) -> Any:
-    """The status document. Where nothing was ever deployed no control plane is started to say so."""
-    path = f"/v1/services/{quote(context.wanted)}" if context.wanted else "/v1/services"
-    try:
-        answer = context.client.ask("GET", path)
-    except Absent:
-        if not has_state(context.home) and not context.wanted:
-            return _NOBODY
-        answer = context.ask("GET", path)
-    return {"schema": 1, "services": [answer]} if context.wanted else answer
+    if context.wanted is None:
+        return context.services()
+    return {"schema": 1, "services": [context.ask("GET", f"/v1/services/{quote(context.wanted)}")]}
 
 
 def overview(document: Mapping[str, Any], *, on: bool) -> str:

@@ -7,10 +7,14 @@ import os
 import sys
 
 from segue.cli.client import Absent, Broken
-from segue.errors import SegueError, Unreachable, Usage
+from segue.errors import Refused, SegueError, Unreachable, Usage
 
 OUTPUT_CLOSED = 141  # what a shell shows for a process that SIGPIPE ended
 INTERRUPTED = 130
+
+
+class NothingYet(Refused):
+    """Nothing was ever deployed here: there is nothing to look at, and no control plane is started for it."""
 
 
 def tell(error: BaseException, *, as_json: bool) -> int:

@@ -14,8 +14,8 @@ from segue.cli.context import Context, quote
 from segue.cli.follow import stream
 from segue.cli.picture import Event, Picture
 from segue.cli.status import local, overview
+from segue.cli.trouble import NothingYet
 from segue.cli.views import Lines
-from segue.home import has_state
 
 _TICK = 1.0
 _SOONEST = 0.2
@@ -26,8 +26,10 @@ _LAST = 8
 
 def watch(context: Context) -> int:
     """Show what happens until Ctrl-C."""
-    if not _ready(context):
-        print("No service yet. Next: segue init", file=sys.stderr)
+    try:
+        context.wake()
+    except NothingYet:
+        print(f"No service yet. Next: {context.first}", file=sys.stderr)
         return 0
     if context.json:
         for event in _events(context, None):
@@ -39,17 +41,6 @@ def watch(context: Context) -> int:
         for line in _Log().follow(_events(context, None)):
             print(line, flush=True)
     return 0
-
-
-def _ready(context: Context) -> bool:
-    """Whether there is anything to watch; a control plane that should run is started."""
-    try:
-        context.client.ask("GET", "/healthz")
-    except Absent:
-        if not has_state(context.home):
-            return False
-        context.start()
-    return True
 
 
 def _events(context: Context, tick: float | None) -> Iterator[Event | None]:
@@ -107,4 +98,4 @@ def _status(context: Context) -> str:
     except (Absent, Broken):
         return "The control plane is away; the services go on without it."
     document = {"services": [answer]} if context.wanted else answer
-    return overview(document, on=True) or "No service yet. Next: segue deploy"
+    return overview(document, on=True) or f"No service yet. Next: {context.first}"
