@@ -95,6 +95,19 @@ def test_check_finds(process: str, rest: str, finding: str, segue: Segue, folder
     assert [one for one in document["checks"] if not one["good"]]
 
 
+def test_check_without_a_manifest_says_how_to_get_one(segue: Segue, folder: Path) -> None:
+    said = segue("check")
+    assert said.status == 2
+    assert said.out.splitlines()[:2] == [
+        "✗ the manifest: segue.yaml: there is no such file",
+        "    Next: segue init",
+    ]
+    (found,) = json.loads(segue("check", "--json").out)["checks"]
+    assert found["do"] == "segue init"
+    (folder / "segue.yaml").write_text("service: shop\n")
+    assert "Next" not in segue("check").out
+
+
 def test_check_finds_a_port_that_another_program_has(segue: Segue, folder: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

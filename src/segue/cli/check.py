@@ -32,8 +32,9 @@ def _findings(context: Context) -> Iterator[Finding]:
     try:
         loaded = read_manifest(context)
     except ManifestError as exc:
+        do = exc.next if exc.next and exc.next != "segue check" else ""
         for error in (exc, *exc.others):
-            yield Finding("the manifest", False, error.message)
+            yield Finding("the manifest", False, error.message, do)
         return
     except Usage as exc:
         yield Finding("the manifest", False, exc.message)

@@ -40,5 +40,6 @@ def tell(context: Context, findings: Iterable[Finding], *, well: str) -> bool:
 def _line(finding: Finding, on: bool) -> str:
     mark, colour = {True: ("✓", "green"), False: ("✗", "red"), None: ("!", "yellow")}[finding.good]
     detail = f": {plain(finding.detail)}" if finding.detail else ""
-    do = f"\n    {finding.do}" if finding.do and finding.good is not True else ""
+    next = "Next: " if finding.do.startswith("segue ") else ""
+    do = f"\n    {next}{finding.do}" if finding.do and finding.good is not True else ""
     return f"{paint(mark, colour, on)} {finding.what}{detail}{do}"
