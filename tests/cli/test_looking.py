@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from segue.cli.status import overview
+
 from . import stories
 from .canned import Failure, Plane, Stream, Text
 from .conftest import Segue
@@ -34,6 +36,24 @@ def test_status_shows_services_versions_and_rollouts(segue: Segue, plane: Plane)
         "  VERSION  SHARE  INSTANCES\n"
         "  v7       100%   0 of 1 ready\n"
     )
+
+
+def restarted(entry: dict[str, Any], **now: Any) -> str:
+    """The rows of the versions where two revisions of v1 are there: v1.9, and the newer v1.10."""
+    instances = entry["versions"]["v2"]["instances"]
+    old, new = {"revision": "v1.9", "size": 2, "share": 0.0}, {"revision": "v1.10", "size": 2, "share": 1.0}
+    stable, other = (old, new) if now["candidate"] else (new, old)
+    versions = {"v1": {**stable, "instances": instances}, other["revision"]: {**other, "instances": instances}}
+    shown = overview({"services": [{**entry, "versions": versions, **now}]}, on=False)
+    return " | ".join(" ".join(line.split()) for line in shown.splitlines()[2:])
+
+
+def test_after_a_restart_what_is_kept_is_said_of_the_revision_that_does_not_serve() -> None:
+    entry = stories.status()["services"][0]
+    kept = restarted(entry, candidate=None, stable="v1")
+    assert kept == "v1 100% 2 ready | v1.9 0% 2 ready kept until 2025-03-01 12:10"
+    new = restarted(entry, candidate="v1", stable="v1", previous=None)
+    assert new == "v1 0% 2 ready | v1.10 100% 2 ready new"
 
 
 @pytest.fixture(autouse=True)

@@ -117,11 +117,11 @@ def way(rollout: Mapping[str, Any]) -> str:
 def _versions(entry: Mapping[str, Any], on: bool) -> str:
     rows = [("VERSION", "SHARE", "INSTANCES", "")]
     styles: list[tuple[str | None, ...]] = []
+    roles = _roles(entry)
     for name, version in entry["versions"].items():
         serves = bool(version.get("share"))
-        rows.append(
-            (text.plain(name), text.share(version.get("share") or 0), _instances(version), _role(entry, name))
-        )
+        share = text.share(version.get("share") or 0)
+        rows.append((text.plain(name), share, _instances(version), roles.get(name, "")))
         styles.append(("bold" if serves else None, "green" if serves else "dim", None, "dim"))
     return text.table(rows, styles, on)
 
@@ -137,13 +137,24 @@ def _instances(version: Mapping[str, Any]) -> str:
     return (f"{ready} of {size} ready" if size and ready != size else f"{ready} ready") + others
 
 
-def _role(entry: Mapping[str, Any], name: str) -> str:
-    previous = entry.get("previous") or {}
-    if previous.get("version") == name and previous.get("kept_until"):
-        return f"kept until {local(previous['kept_until'])}"
-    if entry.get("candidate") == name:
-        return "new"
-    return ""
+def _roles(entry: Mapping[str, Any]) -> dict[str | None, str]:
+    """What is to be said of rows. After a restart a version's name stands for two revisions: old and new."""
+    previous, roles = entry.get("previous") or {}, {}
+    if entry.get("candidate"):
+        roles[_newest(entry, entry["candidate"])] = "new"
+    if previous.get("kept_until"):
+        roles[_newest(entry, previous["version"], idle=True)] = f"kept until {local(previous['kept_until'])}"
+    return roles
+
+
+def _newest(entry: Mapping[str, Any], version: str, *, idle: bool = False) -> str | None:
+    """The row of the newest revision of `version`; of those without a share if `idle`."""
+    found: dict[int, str] = {}
+    for name, row in entry["versions"].items():
+        label, _, number = (row.get("revision") or f"{name}.0").rpartition(".")
+        if label == version and not (idle and row.get("share")):
+            found[int(number)] = name
+    return found[max(found)] if found else None
 
 
 def local(moment: str, *, seconds: bool = True) -> str:
