@@ -209,6 +209,13 @@ def test_history_is_a_table(segue: Segue, plane: Plane, shop: Path) -> None:
     assert json.loads(segue("history", "--json").out) == {"rollouts": [past()]}
 
 
+def test_history_says_once_what_was_asked_for_and_is_the_reason(segue: Segue, plane: Plane, shop: Path) -> None:
+    rollouts = [past(asked="it is slow", reason="it is slow"), past(asked="it is slow", reason="v1 serves")]
+    plane.on("GET", "/v1/rollouts", {"rollouts": rollouts})
+    rows = segue("history").out.splitlines()[1:]
+    assert [re.split(r" {2,}", row)[-1] for row in rows] == ["it is slow", "it is slow: v1 serves"]
+
+
 def report(**more: Any) -> dict[str, Any]:
     """A rollout's report, with texts that want to be markup."""
     return past(

@@ -48,7 +48,7 @@ def _table(rollouts: list[Mapping[str, Any]], *, on: bool) -> str:
                 words(outcome).replace("_", " "),
                 took,
                 plain(rollout.get("who") or ""),
-                plain(": ".join(filter(None, (rollout.get("asked"), rollout.get("reason"))))),
+                plain(": ".join(dict.fromkeys(filter(None, (rollout.get("asked"), rollout.get("reason")))))),
             )
         )
         styles.append((None, "dim", None, None, STATE_COLOURS.get(outcome), None, None, "dim"))
