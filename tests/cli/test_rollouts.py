@@ -268,6 +268,18 @@ def test_a_rollback_says_how_long_it_took(segue: Segue, plane: Plane, folder: Pa
     assert (last["event"], last["outcome"], last["rollout"]) == ("finished", "promoted", "r2")
 
 
+@pytest.mark.parametrize(
+    ("old", "sentence"),
+    [(None, "Back on v1 (nothing → v1 in 8 ms)."), ("v1", "Back on the former instances of v1, in 8 ms.")],
+)
+def test_a_rollback_after_down_or_after_a_restart_says_what_it_has_come_from(
+    old: str | None, sentence: str, segue: Segue, plane: Plane, shop: Path
+) -> None:
+    plane.on("POST", "/v1/services/shop/rollback", {"rollout": "r2", **DECIDED})
+    plane.on("GET", "/v1/rollouts/r2", rollout(**DECIDED) | {"from": old})
+    assert segue("rollback").out == f"{sentence}\n"
+
+
 def test_a_rollback_that_turns_a_rollout_back_has_succeeded(segue: Segue, plane: Plane, shop: Path) -> None:
     turned = {**DECIDED, "outcome": "rolled_back", "exit": 7, "seconds": 500.0}
     plane.on("POST", "/v1/services/shop/rollback", {"rollout": "r2", **turned})

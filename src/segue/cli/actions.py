@@ -103,10 +103,15 @@ def down(context: Context, detach: bool = False) -> int:
 
 
 def back_on(rollout: Mapping[str, Any], took: str) -> str:
-    """What a rollback did. A rollout that was turned back left its `to`; a new one went there."""
+    """What a rollback did. A rollout that was turned back left its `to`; a new one went there.
+
+    A restart is gone back from to the instances that were there before, of the same version.
+    """
     turned = rollout["outcome"] == "rolled_back"
     left, now = (rollout["to"], rollout["from"]) if turned else (rollout["from"], rollout["to"])
-    return f"Back on {now or 'nothing'} ({left} → {now or 'nothing'} in {took})."
+    if left == now:
+        return f"Back on the former instances of {now}, in {took}."
+    return f"Back on {now or 'nothing'} ({left or 'nothing'} → {now or 'nothing'} in {took})."
 
 
 def _act(context: Context, action: str, body: Mapping[str, object], detach: bool, sentence: Sentence) -> int:
