@@ -38,6 +38,13 @@ def test_status_shows_services_versions_and_rollouts(segue: Segue, plane: Plane)
     )
 
 
+def test_status_names_a_strategy_as_everything_does(segue: Segue, plane: Plane) -> None:
+    document = stories.status()
+    document["services"][1]["rollout"]["strategy"] = "blue_green"
+    plane.on("GET", "/v1/services", document)
+    assert "  v7 → v8  blue/green  step 4 of 11  (r9)\n" in segue("status").out
+
+
 def restarted(entry: dict[str, Any], **now: Any) -> str:
     """The rows of the versions where two revisions of v1 are there: v1.9, and the newer v1.10."""
     instances = entry["versions"]["v2"]["instances"]

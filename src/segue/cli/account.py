@@ -12,8 +12,7 @@ from typing import Any
 
 from segue.cli import text
 from segue.cli.status import local, way
-from segue.cli.text import paint, plain
-from segue.cli.views import words
+from segue.cli.text import paint, plain, words
 
 Document = Mapping[str, Any]
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from segue.cli import text
-from segue.cli.views import words
+from segue.cli.text import words
 from segue.core.advise import Advice
 from segue.core.quantities import count
 from segue.core.situation import Change, Situation, Way

@@ -11,7 +11,7 @@ from typing import Any
 from segue.cli import text
 from segue.cli.context import Context, quote
 from segue.cli.past import latest
-from segue.cli.text import paint, plain
+from segue.cli.text import paint, plain, words
 
 Document = Mapping[str, Any]
 
@@ -35,7 +35,6 @@ def explain(context: Context, rollout: str | None = None, replay: Sequence[str] 
 
 def _title(document: Document) -> str:
     from segue.cli.status import way
-    from segue.cli.views import words
 
     outcome = words(document.get("outcome") or "under way").replace("_", " ")
     name = ", ".join(filter(None, (way(document), words(document.get("strategy") or ""), outcome)))

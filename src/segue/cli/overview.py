@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from segue.cli import text
-from segue.cli.text import plain
-from segue.cli.views import words
+from segue.cli.text import plain, words
 from segue.core.quantities import about, count, duration, rate
 
 

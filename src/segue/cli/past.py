@@ -9,7 +9,7 @@ from typing import Any
 
 from segue.cli import text
 from segue.cli.context import Context, quote
-from segue.cli.text import STATE_COLOURS, plain
+from segue.cli.text import STATE_COLOURS, plain, words
 from segue.cli.trouble import NothingYet
 from segue.errors import Refused, Usage
 
@@ -32,7 +32,6 @@ def history(context: Context, limit: int | None = None) -> int:
 
 def _table(rollouts: list[Mapping[str, Any]], *, on: bool) -> str:
     from segue.cli.status import local, way
-    from segue.cli.views import words
 
     rows = [("ROLLOUT", "STARTED", "WAY", "STRATEGY", "OUTCOME", "TIME", "WHO", "WHY")]
     styles: list[tuple[str | None, ...]] = []

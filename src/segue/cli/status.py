@@ -99,7 +99,7 @@ def _where(route: Mapping[str, Any]) -> str:
 
 
 def _rollout(rollout: Mapping[str, Any], state: str, on: bool) -> str:
-    parts = [f"{way(rollout)}  {rollout.get('strategy') or ''}".rstrip()]
+    parts = [f"{way(rollout)}  {text.words(rollout.get('strategy') or '')}".rstrip()]
     if rollout.get("step") is not None and rollout.get("of"):
         parts.append(f"step {rollout['step']} of {rollout['of']}")
     if rollout.get("hold"):

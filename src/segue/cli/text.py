@@ -63,6 +63,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c in "\t\n" else "�" for c in text)
 
 
+def words(name: str) -> str:
+    """The name of a strategy, or of an outcome, as people say it."""
+    return {"blue_green": "blue/green", "in_place": "in place", "rolled_back": "rolled back"}.get(name, name)
+
+
 def share(value: float) -> str:
     """A share of the traffic as people write it: ``25%``, ``33.3%``."""
     return f"{value * 100:.3g}%"

@@ -11,7 +11,7 @@ from segue.cli import text
 from segue.cli.context import Context
 from segue.cli.picture import Event, Picture
 from segue.cli.status import local
-from segue.cli.text import paint, plain
+from segue.cli.text import paint, plain, words
 from segue.cli.trouble import sentence
 from segue.core.quantities import count
 
@@ -133,11 +133,6 @@ def header(picture: Picture) -> str:
     """Which service, from where to where, how."""
     way = f"{picture.old or 'nothing'} → {picture.new or 'nothing'}" if picture.old or picture.new else ""
     return "  ".join(part for part in (picture.service, way, words(picture.strategy or picture.kind)) if part)
-
-
-def words(name: str) -> str:
-    """A strategy's name as people say it."""
-    return {"blue_green": "blue/green", "in_place": "in place", "rolled_back": "rolled back"}.get(name, name)
 
 
 def ended(event: Event) -> str:
