@@ -82,6 +82,19 @@ def refused() -> Story:
     return story.tell("finished", outcome="failed", basis="health", reason=why, exit=1, seconds=1.9, log=log)
 
 
+def retired(status: int = 0) -> Story:
+    """The end of a keep, with an `after` hook that ends with `status`."""
+    hook = "run the after hook"
+    story = Story(rollout="r2")
+    story.tell("accepted", kind="retire", strategy="retire", **{"from": "v1", "to": "v2"}, who="ann", reason=None)
+    story.tell("planned", steps=["v1.1: 0 instances", hook], peak=2, notes=[])
+    story.tell("began", step=2, of=2, text=hook, demand={}).tell("hook", hook="after", state="began")
+    story.tell("hook", hook="after", state="ended", status=status)
+    story.tell("ended", step=2, of=2, text=hook, outcome="done", seconds=0.1, verdict=None, detail=None)
+    why = "v1 is no longer kept"
+    return story.tell("finished", outcome="promoted", basis="health", reason=why, exit=0, seconds=0.008, log=[])
+
+
 HOLD = "approve the switch to v2.1"
 
 

@@ -334,9 +334,36 @@ def test_the_other_changes_ask_and_tell(
 ) -> None:
     plane.on("POST", f"/v1/services/shop/{path}", {"rollout": "r2", **DECIDED})
     plane.on("GET", "/v1/rollouts/r2", rollout(**DECIDED) | {"kind": path})
+    plane.on("GET", "/v1/rollouts/r2/events", Stream(stories.retired().events))
     said = segue(*line.split())
     assert (said.status, said.out) == (0, sentence + "\n")
     assert plane.asked("POST", f"/v1/services/shop/{path}")[0].body == body
+
+
+@pytest.mark.parametrize("answer", [{"rollout": "r2", **DECIDED}, (202, {"rollout": "r2"})])
+def test_who_retires_is_told_that_the_hook_after_it_has_failed(
+    answer: Any, segue: Segue, plane: Plane, shop: Path
+) -> None:
+    plane.on("POST", "/v1/services/shop/retire", answer)
+    plane.on("GET", "/v1/rollouts/r2", rollout(**DECIDED) | {"kind": "retire", "from": "v1", "to": "v2"})
+    plane.on("GET", "/v1/rollouts/r2/events", Stream(stories.retired(3).events))
+    said = segue("retire")
+    assert said.status == 5
+    assert said.out.splitlines()[-3:] == [
+        "✗ shop: the old version is stopped, but the after hook has failed, after 8 ms.",
+        "  Reason: the after hook exited with status 3: shop is degraded",
+        "  Next: segue status",
+    ]
+    assert events_of(segue("retire", "--json").out)[-1]["exit"] == 5
+
+
+def test_the_step_of_a_hook_that_has_failed_is_marked_so(segue: Segue, plane: Plane) -> None:
+    plane.on("GET", "/v1/rollouts/r2/events", Stream(stories.retired(3).events))
+    said = segue("wait", "r2")
+    assert said.status == 5
+    assert "  [2/2] ✗ run the after hook  100 ms  the after hook exited with status 3" in said.out
+    plane.on("GET", "/v1/rollouts/r2/events", Stream(stories.retired().events))
+    assert "[2/2] ✓ run the after hook" in segue("wait", "r2").out
 
 
 @pytest.fixture

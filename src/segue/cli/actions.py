@@ -124,8 +124,10 @@ def _act(context: Context, action: str, body: Mapping[str, object], detach: bool
         from segue.cli.follow import show
 
         answer = show(context, answer["rollout"])
-    elif context.json:
-        context.print({"event": "finished", **answer})
+    else:
+        answer = _whole(context, action, answer)
+        if context.json:
+            context.print({"event": "finished", **answer})
     rollout = {**context.ask("GET", f"/v1/rollouts/{quote(answer['rollout'])}"), **answer}
     if rollout.get("kind") != action:  # it was turned back: its own time counts from its beginning
         rollout["seconds"] = time.monotonic() - began
@@ -133,6 +135,15 @@ def _act(context: Context, action: str, body: Mapping[str, object], detach: bool
     if not context.json and rollout["outcome"] != "holding" and (not shown or status != rollout["exit"]):
         _tell(rollout, status, sentence)
     return status
+
+
+def _whole(context: Context, action: str, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The answer with all that is known: whether the hook of who retires has failed only the events tell."""
+    if action != "retire":
+        return answer
+    from segue.cli.follow import finished
+
+    return finished(context, answer["rollout"])
 
 
 def _ask(context: Context, action: str, body: Mapping[str, object]) -> Any:

@@ -90,12 +90,22 @@ def show(
     return _leave(context, view, picture, rollout, left)
 
 
+def finished(context: Context, rollout: str) -> dict[str, Any]:
+    """The `finished` event of a rollout that is decided, shown to nobody."""
+    picture = Picture()
+    for event in events(context, rollout):
+        if event is not None:
+            picture.add(picture.seen(event))
+    return dict(picture.finished or {})
+
+
 def _finished(
     context: Context, rollout: str, view: View, picture: Picture, source: Iterator[Event | None], stay: bool
 ) -> dict[str, Any]:
     """Show what comes from `source`; its `finished` event. Raises Left where a person is asked who is not here."""
     for event in source:
         if event is not None:
+            event = picture.seen(event)
             picture.add(event)
         view.show(picture, event)
         if picture.finished is not None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from segue.errors import NeedsPerson
+
 Event = Mapping[str, Any]
 
 
@@ -35,7 +37,7 @@ class Picture:
     """A rollout as far as its events tell it. `back` is there once it was turned back.
 
     `hold` is what a person is asked, if one is, and `until` when it goes back by itself. `paused`: no further step
-    begins.
+    begins. `hook`: how the hook of the step that runs has failed. `degraded`: how the last hook of all has.
     """
 
     service: str = ""
@@ -56,12 +58,26 @@ class Picture:
     paused: bool = False
     turned: str | None = None
     notes: list[str] = field(default_factory=list)
+    hook: str | None = None
+    degraded: str | None = None
     finished: Event | None = None
 
     @property
     def way(self) -> list[Line]:
         """The steps of the plan that is being carried out."""
         return self.there if self.back is None else self.back
+
+    def seen(self, event: Event) -> Event:
+        """The next event as it is shown: a hook after which a rollout goes on has failed all the same.
+
+        After the last hook there is nothing to go back to: a person is needed, so the rollout ends with 5.
+        """
+        match event["event"]:
+            case "ended" if self.hook:
+                return {**event, "outcome": "failed", "detail": event.get("detail") or self.hook}
+            case "finished" if self.degraded and event["exit"] == 0:
+                return {**event, "exit": NeedsPerson.exit, "reason": f"{self.degraded}: {self.service} is degraded"}
+        return event
 
     def add(self, event: Event) -> None:
         """Take in the next event; kinds that are not known are left out."""
@@ -102,7 +118,7 @@ class Picture:
         line = self._line(event)
         line.state, line.seconds = event["outcome"], event.get("seconds")
         line.verdict, line.basis, line.detail = event.get("verdict"), event.get("basis"), event.get("detail")
-        self.judging = None
+        self.judging = self.hook = None
 
     def _line(self, event: Event) -> Line:
         """The step that the event is about; a plan that was never told is made up from its steps."""
@@ -140,7 +156,10 @@ class Picture:
         self.paused = False
 
     def _hook(self, event: Event) -> None:
-        self.preparing = f"the {event['hook']} hook runs" if event["state"] == "began" else None
+        name, status = event["hook"], event.get("status")
+        self.preparing = f"the {name} hook runs" if event["state"] == "began" else None
+        self.hook = f"the {name} hook exited with status {status}" if status else None
+        self.degraded = self.hook if name == "after" else self.degraded
 
     def _note(self, event: Event) -> None:
         self.notes.append(event["text"])

@@ -173,6 +173,8 @@ def _sentence(rollout: Event) -> str:
     match rollout["outcome"], rollout["exit"]:
         case "promoted" | "stopped", 0:
             return _success(rollout.get("kind") or "deploy", service, new, took)
+        case "promoted", 5:
+            return f"{service}: the old version is stopped, but the after hook has failed, {took}."
         case _, 5:
             return f"{service}: the way back from {new} was not completed; traffic is on what works, {took}."
         case "rolled_back" | "superseded", 7:

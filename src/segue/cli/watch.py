@@ -64,6 +64,7 @@ class _Log:
     def lines(self, event: Event) -> Iterator[str]:
         """The lines that one event is worth."""
         picture = self._pictures.setdefault(str(event.get("rollout")), Picture())
+        event = picture.seen(event)
         picture.add(event)
         before = f"{local(event['at'])}  {event.get('service') or '-'}  "
         yield from (
