@@ -270,6 +270,18 @@ def test_a_report_accounts_for_every_request(segue: Segue, reported: None) -> No
     assert json.loads(segue("report", "r1", "--json").out) == report()
 
 
+@pytest.mark.parametrize(
+    ("uncounted", "why"), [(0, "the router began to count anew"), (7, "what became of some is not known")]
+)
+def test_books_that_do_not_balance_say_why(
+    uncounted: int, why: str, segue: Segue, reported: None, plane: Plane
+) -> None:
+    document = report()
+    document["requests"] |= {"balanced": False, "uncounted": uncounted}
+    plane.on("GET", "/v1/rollouts/r1/report", document)
+    assert f"  the books balance    no: {why}" in segue("report").out.splitlines()
+
+
 class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()

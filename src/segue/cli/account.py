@@ -89,7 +89,14 @@ def _requests(requests: Document) -> Iterator[tuple[str, str]]:
             yield key, _number(requests[key])
     yield "all", _number(requests.get("total", 0))
     if "balanced" in requests:
-        yield "the books balance", "yes" if requests["balanced"] else "no"
+        yield "the books balance", "yes" if requests["balanced"] else f"no: {_unbalanced(requests)}"
+
+
+def _unbalanced(requests: Document) -> str:
+    """Why the books do not balance: the parts may still sum to the whole where the router lost count."""
+    if requests.get("uncounted"):
+        return "what became of some is not known"
+    return "the router began to count anew"
 
 
 def _farewells(farewells: Document) -> Iterator[tuple[str, ...]]:
