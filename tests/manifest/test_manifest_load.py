@@ -12,9 +12,10 @@ import pytest
 from segue.core import release, traffic, version
 from segue.errors import Usage
 from segue.judge import settings
-from segue.manifest import amounts, values
+from segue.manifest import amounts, commands, values
 from segue.manifest.load import Loaded, ManifestError, load, parse, receive
 from segue.manifest.schema import Health, Manifest, Route, Stop, WarmUp
+from segue.platforms import process as platform
 
 BASE = "service: shop\nrun: {process: {command: ./serve}}\n"
 REFERENCE = Path(values.__file__).with_name("reference.yaml")
@@ -30,6 +31,28 @@ def test_only_service_and_run_are_required() -> None:
     assert manifest.hooks.timeout == timedelta(minutes=10)
     left_out = manifest.run.process.model_dump(exclude={"command"})
     assert left_out == {"source": None, "shared": (), "build": None, "env": {}, "env_file": None, "user": None}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "./serve --port={port} {socket} {version} {service} {instance}",
+        """sh -c 'exec ./serve $PORT "$HOST" | tee -a log 2>&1; A=1'""",
+        'bash -ec "$START"',
+        """./serve --json '{"port": 1}' --log '{time} {message}' --also={host}""",
+        """sh -c 'x | awk "{print}"' {{prot}} a${prot} %{prot} {} {PROT} {a,b} '%({server}o)s'""",
+        "./serve '|' '$HOME' --port=$PORT --server.port=${PORT} \\; a>b A=1 foo>=1 $1",
+        "env A=1 ./serve",
+    ],
+)
+def test_what_may_be_the_programs_own_stands_in_a_command(command: str) -> None:
+    document = parse(BASE).manifest.document()
+    document["run"]["process"]["command"] = command
+    assert receive(document, as_root=False).run.process.command == command
+
+
+def test_the_placeholders_of_a_command_are_those_that_the_platform_fills_in() -> None:
+    assert platform._PLACEHOLDER.pattern == rf"\{{({'|'.join(commands.PLACEHOLDERS)})\}}"
 
 
 def test_the_defaults_are_those_of_the_core() -> None:

@@ -169,6 +169,40 @@ VALUES = [
     process("command: x\n    env: {»PORT: 80}", ".env.PORT", "another name", None, "given by Segue"),
 ]
 
+SHELL = "`sh -c '…'` around all of it"
+PLACES = "one of {port} {socket} {version} {service} {instance}"
+COMMANDS = [
+    *(
+        process(f"command: »'{line}'", ".command", PLACES, nearest, f"`{word}` is unknown")
+        for line, word, nearest in (
+            ("./serve {prot}", "{prot}", "{port}"),
+            ("./serve --listen=127.0.0.1:{prot}", "{prot}", "{port}"),
+            ('sh -c "exec ./serve {vesion}"', "{vesion}", "{version}"),
+            ("./serve {sockets}", "{sockets}", "{socket}"),
+            ("./serve {host}", "{host}", None),
+        )
+    ),
+    *(
+        process(f"command: »'{line}'", ".command", SHELL, nearest, f"`{word}` is for a shell, and no shell runs")
+        for line, word, nearest in (
+            ("./serve | tee log", "|", None),
+            ("./migrate && ./serve", "&&", None),
+            ("./serve || true", "||", None),
+            ("./migrate ; ./serve", ";", None),
+            ("./serve > log", ">", None),
+            ("./serve >> log", ">>", None),
+            ("./serve < input", "<", None),
+            ("./serve 2>&1", "2>&1", None),
+            ("./serve 2>/dev/null", "2>/dev/null", None),
+            ("./serve &", "&", None),
+            ("./serve $PORT", "$PORT", "{port}"),
+            ('./serve "${HOST}"', '"${HOST}"', None),
+            ("sh -c ./serve > log", ">", None),
+        )
+    ),
+    process("command: »A=1 ./serve", ".command", "`A` in `run.process.env`, or " + SHELL, None, "`A=…` before the"),
+]
+
 CANARY = [
     on_base(f"strategy: {{canary: {text}}}", f"strategy.canary{key}", *rest)
     for text, key, *rest in (
@@ -407,7 +441,7 @@ SHAPES = [
 
 @pytest.mark.parametrize(
     "case",
-    [*KEYS, *NOT_YET, *VALUES, *CANARY, *EXPERIMENT, *JUDGING, *SOURCES, *FACES, *SHAPES],
+    [*KEYS, *NOT_YET, *VALUES, *COMMANDS, *CANARY, *EXPERIMENT, *JUDGING, *SOURCES, *FACES, *SHAPES],
     ids=lambda case: case.text.removeprefix(BASE)[:50],
 )
 def test_a_wrong_manifest_is_refused_with_place_key_expectation_and_suggestion(case: Case) -> None:

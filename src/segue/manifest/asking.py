@@ -12,7 +12,8 @@ from math import isfinite
 from urllib.parse import SplitResult, urlsplit
 
 from segue.core.sources import PLACEHOLDERS
-from segue.manifest.values import Wrong, nearest, shown, text
+from segue.manifest.commands import unknown
+from segue.manifest.values import Wrong, shown, text
 
 _PLACEHOLDER = re.compile(r"(?<!\$)\{([A-Za-z_]\w*)\}")
 _STRING = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`[^`]*`)""")
@@ -90,6 +91,4 @@ def _known(said: str) -> None:
     """Raise Wrong for a word in braces that is none of PLACEHOLDERS; neither PromQL nor an address has one there."""
     for word in _PLACEHOLDER.findall(said):
         if word not in PLACEHOLDERS:
-            known = " ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-            near = nearest(word, PLACEHOLDERS)
-            raise Wrong(f"`{{{word}}}` is unknown", expected=f"one of {known}", nearest=near and f"{{{near}}}")
+            raise unknown(word, PLACEHOLDERS)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from segue.manifest import amounts, asking, values
+from segue.manifest import amounts, asking, commands, values
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ _STATUSES = "a status such as 200 or a range such as 200-399"
 
 Text = Annotated[str, Kind(values.text, "text")]
 Command = Annotated[str, Kind(values.text, "a command")]
-Program = Annotated[str, Kind(values.command, "a command")]
+Program = Annotated[str, Kind(commands.program, "a command")]
 File = Annotated[str, Kind(values.text, "a path")]
 User = Annotated[str, Kind(values.text, "the name of a user")]
 InnerFolder = Annotated[str, Kind(values.inner_folder, "a folder inside the source, such as uploads")]

@@ -14,6 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from segue.manifest.commands import program
+from segue.manifest.values import Wrong
+
 _PORT = re.compile(r"\$\{PORT(?::-?\d+)?\}|\$PORT\b")
 _SHELL = re.compile(r"[$&|;<>()`*?~]|^\s*\w+=")
 _DEPENDENCIES = ("requirements.txt", "pyproject.toml", "Pipfile", "setup.py", "setup.cfg")
@@ -38,7 +41,8 @@ class Project:
 
 def look(folder: Path) -> Project:
     """The application in `folder`; where nothing is known, a placeholder that serves its files."""
-    project = next((found for one in LOOKS if (found := one(folder))), _PLACEHOLDER)
+    guesses = (found for one in LOOKS if (found := one(folder)))
+    project = next((found for found in guesses if _runs(found.command)), _PLACEHOLDER)
     return project if project.health else replace(project, health=_health(folder))
 
 
@@ -64,11 +68,15 @@ def _printable(text: str, besides: str = "") -> str:
 def _argv(command: str) -> str:
     """A line for a shell as a command without one: `$PORT` becomes {port}; what still needs a shell is given one."""
     command = _PORT.sub("{port}", " ".join(_printable(command).split())).replace("0.0.0.0:{port}", "127.0.0.1:{port}")
+    return command if _runs(command) and not _SHELL.search(command) else f"sh -c {shlex.quote(command)}"
+
+
+def _runs(command: str) -> bool:
+    """Whether a manifest may name this command."""
     try:
-        whole = bool(shlex.split(command))
-    except ValueError:
-        whole = False
-    return command if whole and not _SHELL.search(command) else f"sh -c {shlex.quote(command)}"
+        return bool(program(command))
+    except Wrong:
+        return False
 
 
 def _listens(command: str) -> str:

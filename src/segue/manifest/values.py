@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import shlex
 import signal as signals
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -34,22 +33,30 @@ _YES, _NO = ("yes", "on", "y", "1"), ("no", "off", "n", "0")
 class Wrong(ValueError):
     """A value that cannot be: the problem, what was expected instead, and what was perhaps meant.
 
-    `at` leads from the place where this was found to the place that is to blame.
+    `at` leads from the place where this was found to the place that is to blame. `part`: what was perhaps meant
+    stands for a part of the value.
     """
 
     def __init__(
-        self, problem: str, *, expected: str | None = None, nearest: str | None = None, at: tuple[str | int, ...] = ()
+        self,
+        problem: str,
+        *,
+        expected: str | None = None,
+        nearest: str | None = None,
+        at: tuple[str | int, ...] = (),
+        part: bool = False,
     ) -> None:
         super().__init__(problem)
         self.problem = problem
         self.expected = expected
         self.nearest = nearest
         self.at = at
+        self.part = part
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The one of `known` that looks most like `word`; None if none looks alike."""
-    return next(iter(get_close_matches(word.lower(), known, n=1, cutoff=0.6)), None)
+def nearest(word: str, known: Iterable[str], alike: float = 0.6) -> str | None:
+    """The one of `known` that looks most like `word`; None if none looks `alike`."""
+    return next(iter(get_close_matches(word.lower(), known, n=1, cutoff=alike)), None)
 
 
 def shown(value: object) -> str:
@@ -80,16 +87,6 @@ def text(value: object) -> str:
     if "\0" in value:
         raise Wrong("the text has a NUL character in it")
     return value
-
-
-def command(value: object) -> str:
-    """A program and its arguments, in words as a shell would read them."""
-    line = text(value)
-    try:
-        shlex.split(line)
-    except ValueError as exc:
-        raise Wrong(f"it cannot be split into words: {str(exc).lower()}") from exc
-    return line
 
 
 def flag(value: object) -> bool:
