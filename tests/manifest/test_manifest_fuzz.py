@@ -68,9 +68,16 @@ def test_any_json_is_a_manifest_or_a_manifest_error(document: Any) -> None:
         assert error.line is None
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.sampled_from(outline.leaves()), PLAIN)
-def test_any_value_of_any_leaf_is_accepted_or_refused(leaf: str, value: Any) -> None:
+def refusal(document: Any) -> ManifestError | None:
+    try:
+        receive(document, as_root=False)
+    except ManifestError as error:
+        return error
+    return None
+
+
+def with_leaf(leaf: str, value: Any) -> Any:
+    """The reference as JSON with `value` in one place."""
     document = parse(REFERENCE).manifest.model_dump(mode="json")
     *inside, key = leaf.replace("[]", ".0").split(".")
     section: Any = document
@@ -78,11 +85,33 @@ def test_any_value_of_any_leaf_is_accepted_or_refused(leaf: str, value: Any) -> 
         section = section[int(part)] if part.isdigit() else section[part]
     if section is not None:
         section[key] = value
+    return document
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(outline.leaves()), PLAIN)
+def test_any_value_of_any_leaf_is_accepted_or_refused(leaf: str, value: Any) -> None:
     try:
-        manifest = receive(document, as_root=False)
+        manifest = receive(with_leaf(leaf, value), as_root=False)
     except ManifestError:
         return
     assert receive(manifest.model_dump(mode="json"), as_root=False) == manifest
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(outline.leaves()), PLAIN | st.from_regex(r"[0-9٣]{1,3} ?[a-z%/*]{0,2}[0-9]?", fullmatch=True))
+@example("approve_within", 0)
+@example("judge.false_alarm", "101%")
+@example("route.hosts", "*")
+@example("strategy.canary.steps", "10%")
+def test_what_is_suggested_is_something_else_and_not_refused(leaf: str, value: Any) -> None:
+    error = refusal(with_leaf(leaf, value))
+    if error is None or error.nearest is None or error.key != leaf.replace("[]", "[0]"):
+        return
+    suggested = read(error.nearest).data
+    assert suggested != value or type(suggested) is not type(value)
+    again = refusal(with_leaf(leaf, suggested))
+    assert again is None or not again.key.startswith(error.key), (error, again)
 
 
 @given(st.timedeltas(min_value=values.duration("0s"), max_value=values.duration("3650d")))

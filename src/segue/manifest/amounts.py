@@ -97,9 +97,8 @@ def log_share_text(value: Fraction) -> str:
 
 def size(value: object) -> int:
     """A number of bytes, such as ``0``, ``512k``, ``10m`` or ``1g``, in units of 1024."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    plain = isinstance(value, int) and not isinstance(value, bool)
+    match = _SIZE.fullmatch(str(value)) if plain or isinstance(value, str) else None
     if match is None:
         meant = re.fullmatch(r"(\d{1,12})\s*([kmg])i?b", value.lower()) if isinstance(value, str) else None
         raise Wrong(f"{shown(value)} is not a size", nearest=meant and f"{meant[1]}{meant[2]}")
@@ -120,11 +119,16 @@ def excess(value: object) -> Fraction:
     return _fraction(value)
 
 
+def number_meant(value: object) -> str | None:
+    """The number that was probably meant by text: by ``5%``, or by a number in quotes."""
+    match = re.fullmatch(r"(-?\d{1,9}(?:\.\d{1,9})?)(\s?%)?", value, re.ASCII) if isinstance(value, str) else None
+    return match and (f"{float(match[1]) / 100:g}" if match[2] else match[1])
+
+
 def ratio(value: object) -> float:
     """How many times as much; at least once."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
-        raise Wrong(f"{shown(value)} is not a number", nearest=match and f"{float(match[1]) / 100:g}")
+        raise Wrong(f"{shown(value)} is not a number", nearest=number_meant(value))
     if not 1 <= value <= 1000:  # nor is it what is no number
         raise Wrong(f"{shown(value)} is not from 1 to 1000", nearest="1000" if value > 1000 else None)
     return float(value)

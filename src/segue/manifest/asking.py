@@ -12,6 +12,7 @@ from math import isfinite
 from urllib.parse import SplitResult, urlsplit
 
 from segue.core.sources import PLACEHOLDERS
+from segue.manifest.amounts import number_meant
 from segue.manifest.commands import unknown
 from segue.manifest.values import Wrong, shown, text
 
@@ -56,8 +57,7 @@ def query(value: object) -> str:
 def number(value: object) -> float:
     """A number of any size and sign."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        match = re.fullmatch(r"(-?\d{1,9}(?:\.\d{1,9})?)\s?%", value) if isinstance(value, str) else None
-        raise Wrong(f"{shown(value)} is not a number", nearest=match and f"{float(match[1]) / 100:g}")
+        raise Wrong(f"{shown(value)} is not a number", nearest=number_meant(value))
     try:
         found = float(value)
     except OverflowError:

@@ -35,13 +35,17 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """Something that is wrong with a manifest. Without a place: it was not read from a text."""
+    """Something that is wrong with a manifest. Without a place: it was not read from a text.
+
+    `nearest` is what was perhaps meant; `instead`: it would stand there in place of the value.
+    """
 
     path: Path
     place: Place | None
     problem: str
     expected: str | None = None
     nearest: str | None = None
+    instead: bool = False
 
 
 class Unreadable(Exception):

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from segue.manifest import outline, values
 from segue.manifest.document import Document, Flaw, Path
+from segue.manifest.meant import listed
 from segue.manifest.strategy import LATER
 from segue.manifest.values import Wrong
 
@@ -50,18 +51,19 @@ def _wrong(path: Path, refusal: Any, document: Document) -> Flaw:
     exact = (*path, *cause.at)
     wanted = cause.expected or outline.expected_at(exact)
     if document.lacks(exact):
-        return Flaw(exact, document.key_place(exact[:-1]), cause.problem, wanted, cause.nearest)
+        return Flaw(exact, document.key_place(exact[:-1]), cause.problem, wanted, cause.nearest, not cause.part)
     blamed = document.existing(exact)
     place = document.keys.get(blamed) if refusal["loc"][-1:] == ("[key]",) else document.values.get(blamed)
-    return Flaw(blamed, place, cause.problem, wanted, cause.nearest)
+    return Flaw(blamed, place, cause.problem, wanted, cause.nearest, not cause.part)
 
 
 def _misshapen(refusal: Any) -> Wrong:
     """A value of the wrong shape: pydantic's own refusals of what is no mapping or no list."""
     given = refusal["input"]
     if refusal["type"] == "tuple_type":
-        listed = f"[{given}]" if isinstance(given, (str, int)) else None
-        return Wrong(f"{values.shown(given)} is not a list", nearest=listed)
+        return Wrong(
+            f"{values.shown(given)} is not a list", nearest=listed(given) if isinstance(given, (str, int)) else None
+        )
     return Wrong(f"{values.shown(given)} is not a mapping")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from segue.errors import Usage
 from segue.manifest import dotenv
 from segue.manifest.document import ENVIRONMENT, Document, Flaw, Place, Unreadable, read
 from segue.manifest.explain import explain, key_of
+from segue.manifest.meant import vetted
 from segue.manifest.outline import expected_at
 from segue.manifest.platform import FromEnv
 from segue.manifest.schema import Manifest
@@ -151,14 +153,23 @@ def _validated(source: Document, file: str, as_root: bool) -> Manifest:
         manifest = Manifest.model_validate(source.data, context={"as_root": as_root})
     except ValidationError as exc:
         noted = {flaw.path[:length] for flaw in flaws for length in range(len(flaw.path) + 1)}
-        flaws += [flaw for flaw in explain(exc, source) if flaw.path not in noted]  # the rest are consequences
+        found = vetted(explain(exc, source), source.data, partial(_refused, source, as_root))
+        flaws += [flaw for flaw in found if flaw.path not in noted]  # the rest are consequences
     if not flaws:
         return manifest
     first, *others = sorted(map(_complete, flaws), key=lambda flaw: flaw.place or Place(0, 0))
     raise ManifestError(file, first, others)
 
 
+def _refused(source: Document, as_root: bool, data: Any) -> list[Flaw]:
+    """What would be refused if `data` stood in `source`."""
+    try:
+        Manifest.model_validate(data, context={"as_root": as_root})
+    except ValidationError as exc:
+        return list(explain(exc, source))
+    return []
+
+
 def _complete(flaw: Flaw) -> Flaw:
     """`flaw` with what was expected, where the reader of the text could not know it."""
-    wanted = flaw.expected or expected_at(flaw.path)
-    return Flaw(flaw.path, flaw.place, flaw.problem, wanted, flaw.nearest)
+    return replace(flaw, expected=flaw.expected or expected_at(flaw.path))

@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, ValidationInfo, model_validator
 
 from segue.manifest import values
-from segue.manifest.kinds import Command, File, InnerFolder, Kind, Many, Program, Section, Text, User, Variable
+from segue.manifest.kinds import Command, File, InnerFolder, Kind, Many, Program, Section, Text, Variable
 from segue.manifest.values import Wrong
 
 
@@ -35,6 +35,23 @@ def _env_value(value: object) -> str | FromEnv:
 
 
 EnvValue = Annotated[str | FromEnv, Kind(_env_value, "text, a number, true, false or !env NAME")]
+
+
+def _user(value: object) -> str:
+    """The name of a user; one who is told by number is suggested by name."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise Wrong(f"{values.shown(value)} is not a user's name", nearest=_name_of(value))
+    return values.text(value)
+
+
+def _name_of(number: int) -> str | None:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except (KeyError, OverflowError):
+        return None
+
+
+User = Annotated[str, Kind(_user, "the name of a user")]
 
 
 class Process(Section):

@@ -136,7 +136,7 @@ class Canary(Section):
                 least = part_text(before)
                 raise Wrong(
                     f"the steps do not grow: {part_text(share)} comes after {least}",
-                    expected=f"a share above {least}",
+                    expected=f"a share above {least}" if before < 1 else "100% once, as the last step",
                     at=("steps", number),
                 )
             before = share

@@ -20,6 +20,8 @@ SIGNALS = ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH", "ALRM", "ABRT"
 _UNITS = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)(ms|s|m|h|d)", re.ASCII)
 _LONGEST = timedelta(days=3650)
+_LOOKS_OTHERWISE = re.compile(r"[+-]?\d[\d_]{,30}(?:\.\d{,9})?|true|false", re.ASCII | re.IGNORECASE)
+"""Text that would be something else without its quotes."""
 _SERVICE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _HOST_NAME = re.compile(
     r"(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*"
@@ -33,8 +35,7 @@ _YES, _NO = ("yes", "on", "y", "1"), ("no", "off", "n", "0")
 class Wrong(ValueError):
     """A value that cannot be: the problem, what was expected instead, and what was perhaps meant.
 
-    `at` leads from the place where this was found to the place that is to blame. `part`: what was perhaps meant
-    stands for a part of the value.
+    `at` leads from the place where this was found to the place that is to blame; `part`: only a part was meant.
     """
 
     def __init__(
@@ -66,6 +67,8 @@ def shown(value: object) -> str:
             return "nothing"
         case bool():
             return f"`{str(value).lower()}`"
+        case str() if _LOOKS_OTHERWISE.fullmatch(value):
+            return f"the text `'{value}'`"
         case str():
             return f"`{value if len(value) <= 60 else value[:57] + '…'}`"
         case int() | float():
@@ -104,10 +107,8 @@ def whole(value: object, least: int, most: int = 10_000) -> int:
         meant = value if isinstance(value, str) and re.fullmatch(r"\d{1,4}", value, re.ASCII) else None
         raise Wrong(f"{shown(value)} is not a whole number", nearest=meant)
     if not least <= value <= most:
-        raise Wrong(
-            f"{shown(value)} is too {'small' if value < least else 'large'}",
-            nearest=str(max(least, min(value, most))),
-        )
+        size = "small" if value < least else "large"
+        raise Wrong(f"{shown(value)} is too {size}", nearest=str(max(least, min(value, most))))
     return value
 
 
@@ -140,7 +141,7 @@ def duration(value: object) -> timedelta:
 
 def _meant(value: object) -> str | None:
     """The duration that was probably meant by one with a space or a longer unit, as in ``30 sec``."""
-    match = re.fullmatch(r"\s*(\d{1,6})\s*([a-z]*)\s*", value.lower()) if isinstance(value, str) else None
+    match = re.fullmatch(r"\s*(\d{1,6})\s*([a-z]*)\s*", value.lower(), re.ASCII) if isinstance(value, str) else None
     if match is None:
         return None
     if match[2].startswith(("ms", "mil")):
@@ -276,9 +277,7 @@ def inner_folder(value: object) -> str:
     path = text(value)
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if path.startswith("/") or ".." in parts:
-        raise Wrong(
-            f"{shown(value)} leads out of the version's folder", nearest="/".join(p for p in parts if p != "..")
-        )
+        raise Wrong(f"{shown(value)} leads out of the version's folder, to which it is relative")
     if not parts:
         raise Wrong(f"{shown(value)} is the version's folder itself")
     return "/".join(parts)
