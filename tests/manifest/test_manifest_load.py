@@ -263,7 +263,7 @@ def test_values_of_the_environment_are_kept_as_they_are_written() -> None:
 def test_env_takes_a_value_from_where_the_deploy_was_called() -> None:
     loaded = process("env: {URL: !env DATABASE_URL, FIXED: a}")
     assert loaded.environment({"DATABASE_URL": "db://x", "OTHER": "y"}) == {"URL": "db://x", "FIXED": "a"}
-    with pytest.raises(ManifestError, match="`DATABASE_URL` is not set") as refused:
+    with pytest.raises(ManifestError, match="is not set in the environment of this command") as refused:
         loaded.environment({})
     assert (refused.value.line, refused.value.column, refused.value.key) == (5, 16, "run.process.env.URL")
 

@@ -80,7 +80,8 @@ class Loaded:
             elif value.from_env in environ:
                 found[name] = environ[value.from_env]
             else:
-                raise self._error((*ENVIRONMENT, name), f"`{value.from_env}` is not set where Segue was started")
+                problem = f"`{value.from_env}` is not set in the environment of this command"
+                raise self._error((*ENVIRONMENT, name), problem)
         return found
 
     def redacted(self) -> str:
