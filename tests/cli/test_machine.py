@@ -64,7 +64,12 @@ def test_check_accepts_what_can_be_deployed_and_changes_nothing(segue: Segue, fo
         ("command: ./run.sh", "", "✗ the command: ./run.sh is not in"),
         ("command: ./plain.txt", "", "is not executable\n    chmod +x"),
         ("command: 'python3 \"-c'", "", "✗ the manifest:"),
-        ("source: nowhere, command: python3", "", "✗ the source: nowhere is not a folder"),
+        (
+            "source: nowhere, command: python3",
+            "",
+            "✗ the source: segue.yaml:4:33: run.process.source: `nowhere` is not",
+        ),
+        ("source: plain.txt, command: python3", "", "run.process.source: `plain.txt` is not a folder\n"),
         ("command: python3, env_file: nowhere.env", "", "✗ the environment:"),
         ("command: python3, env: {A: !env NOT_SET_ANYWHERE}", "", "`NOT_SET_ANYWHERE` is not set"),
         ("command: python3", "hooks: {before: ./expand.sh}", "✗ the before hook: ./expand.sh is not in"),

@@ -335,6 +335,20 @@ def test_an_environment_file_that_is_missing_is_an_error_at_its_place(tmp_path: 
     assert (refused.value.line, refused.value.column) == (5, 15)
 
 
+def test_a_source_that_is_no_folder_is_an_error_at_its_place(tmp_path: Path) -> None:
+    (tmp_path / "segue.yaml").write_text("service: shop\nrun:\n  process:\n    command: x\n    source: app\n")
+    loaded = load(tmp_path / "segue.yaml", as_root=False)
+    with pytest.raises(ManifestError, match="`app` is not there") as refused:
+        loaded.copied()
+    assert (refused.value.line, refused.value.column, refused.value.key) == (5, 13, "run.process.source")
+    (tmp_path / "app").write_text("")
+    with pytest.raises(ManifestError, match="`app` is not a folder"):
+        loaded.copied()
+    (tmp_path / "app").unlink()
+    (tmp_path / "app").mkdir()
+    assert loaded.copied() == tmp_path / "app" and process("").copied() is None
+
+
 def test_an_environment_file_that_is_not_text_is_an_error_at_its_place(tmp_path: Path) -> None:
     loaded = write(tmp_path, "")
     (tmp_path / "vars").write_bytes(b"A=\xff\n")

@@ -66,8 +66,12 @@ def _authorizations(loaded: Loaded) -> Iterator[Finding]:
 
 
 def _source(loaded: Loaded) -> Iterator[Finding]:
-    process = loaded.manifest.run.process
-    if process.source is None:
+    try:
+        source = loaded.copied()
+    except ManifestError as exc:
+        yield Finding("the source", False, exc.message, "correct run.process.source")
+        return
+    if source is None:
         yield Finding(
             "the source",
             None,
@@ -75,12 +79,8 @@ def _source(loaded: Loaded) -> Iterator[Finding]:
             "set run.process.source",
         )
         return
-    source = loaded.folder / process.source
-    if not source.is_dir():
-        yield Finding("the source", False, f"{source} is not a folder", "correct run.process.source")
-        return
     yield Finding("the source", detail=str(source.resolve()))
-    for name in process.shared:
+    for name in loaded.manifest.run.process.shared:
         there = (source / name).exists()
         yield Finding(f"the shared folder {name}", there or None, "" if there else "it is not there yet")
 

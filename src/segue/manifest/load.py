@@ -84,6 +84,14 @@ class Loaded:
                 raise self._error((*ENVIRONMENT, name), problem)
         return found
 
+    def copied(self) -> Path | None:
+        """The folder that is copied for each version; None if none is. Raises ManifestError where it is no folder."""
+        name = self.manifest.run.process.source
+        if name is not None and not (self.folder / name).is_dir():
+            problem = "is not a folder" if (self.folder / name).exists() else "is not there"
+            raise self._error(("run", "process", "source"), f"`{name}` {problem}")
+        return None if name is None else self.folder / name
+
     def redacted(self) -> str:
         """The text with every value in `env` replaced by a reference to its own name."""
         values = {extent: path[-1] for path, extent in self.source.extents.items() if path[:-1] == ENVIRONMENT}
