@@ -54,6 +54,8 @@ WRONG = [
     ("shutdown --everything", "No such option '--everything'."),
     ("deploy -C .", "segue.yaml: there is no such file."),
     ("deploy -f nowhere.yaml", "There is no manifest at ./nowhere.yaml."),
+    ("down --service=", "--service is empty."),
+    ("status --directory=", "--directory is empty."),
     ("status -C nowhere", "There is no manifest at nowhere/segue.yaml."),
     ("status -s shop -f nowhere.yaml", "There is no manifest at ./nowhere.yaml."),
     ("watch -C nowhere", "There is no manifest at nowhere/segue.yaml."),

@@ -43,11 +43,16 @@ class Context:
         return os.path.join(self.directory or ".", self.file or MANIFEST)
 
     def insist(self) -> None:
-        """A folder or a manifest that was named is there, whether the command needs it or not. Raises Usage."""
+        """What was named is there, whether the command needs it or not. Raises Usage."""
+        named = {"--service": self._service, "--directory": self.directory, "--file": self.file}
+        empty = [option for option, value in named.items() if value == ""]
         folder_missing = self.directory is not None and not os.path.isdir(self.directory)
-        if folder_missing or (self.file is not None and not os.path.exists(self.manifest)):
+        file_missing = self.file is not None and not os.path.exists(self.manifest)
+        if empty or folder_missing or file_missing:
             from segue.errors import Usage
 
+            if empty:
+                raise Usage(f"{empty[0]} is empty.", next="segue --help")
             raise Usage(f"There is no manifest at {self.manifest}.", next="segue init")
 
     @property
@@ -85,11 +90,7 @@ class Context:
 
     def wake(self) -> None:
         """A control plane answers; it is started if none does. Raises NothingYet."""
-        try:
-            self.client.ask("GET", "/healthz")
-        except Absent:
-            self._insist_on_state()
-            self.start()
+        self.ask("GET", "/healthz")
 
     def _insist_on_state(self) -> None:
         if not has_state(self.home):
