@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,14 @@ def refusal(document: Any) -> ManifestError | None:
     return None
 
 
+@cache
+def reference() -> str:
+    return json.dumps(parse(REFERENCE).manifest.model_dump(mode="json"))
+
+
 def with_leaf(leaf: str, value: Any) -> Any:
     """The reference as JSON with `value` in one place."""
-    document = parse(REFERENCE).manifest.model_dump(mode="json")
+    document = json.loads(reference())
     *inside, key = leaf.replace("[]", ".0").split(".")
     section: Any = document
     for part in inside:
