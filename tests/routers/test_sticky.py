@@ -313,11 +313,17 @@ async def test_no_request_is_lost_while_the_shares_of_sticky_users_move(
     ways: list[RoutingTable] = [table(split(listen, old, new, share, by)) for share in [*shares, *reversed(shares)]]
     evidence = EnvoyEvidence(router)
     await router.apply(ways[0])
+
+    async def there_and_back() -> bool:
+        for way in ways:
+            await router.apply(way)
+        return (await evidence.sample("shop"))[V2].attempts > 100
+
     async with Wrk(listen) as strangers, Wrk(listen, script=tmp_path / "wrk.lua") as users:
         await until(lambda: many(evidence), "the load")
         for _ in range(10):
-            for way in ways:
-                await router.apply(way)
+            await there_and_back()
+        await until(there_and_back, "a load on the new version")
         loads = [await strangers.stop(), await users.stop()]
     assert [load.errors for load in loads] == [0, 0], [load.text for load in loads]
     samples, books = await evidence.sample("shop"), await evidence.books("shop")
