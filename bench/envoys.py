@@ -150,6 +150,14 @@ class Use:
     whole: float
 
 
+def warmed(url: str, seconds: float, *options: str) -> None:
+    """Load what is at `url` for so many seconds."""
+    command = [tool("wrk"), "-t1", "-c64", "-d10s", *options, url]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as load:
+        time.sleep(seconds)
+        load.terminate()
+
+
 def loaded(url: str, pid: int, *options: str, instances: Sequence[int] = ()) -> Use:
     """wrk with 64 connections, for a second, on the Envoy `pid` at `url`, before these `instances`.
 

@@ -19,12 +19,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
 
 import common
 import instructions
 from common import Section
-from envoys import WORKERS, Document, Use, bare, careful, instance, listening, loaded, running, with_tls
+from envoys import WORKERS, Document, Use, bare, careful, instance, listening, loaded, running, warmed, with_tls
 from features_tables import Feature, Places, every_feature
 from instructions import Counted
 
@@ -34,9 +35,11 @@ from segue.routers.envoy.router import EnvoyRouter
 from segue.testing import certificates
 from segue.testing.site import free_port
 
-PAIRS, TIMES = 5, 4
-"""Pairs of a second each, and how often everything is started anew: what else runs on the cores disturbs both sides
-of most pairs alike, but where its memory lies favours a process for as long as it lives."""
+TIMES, WITH_TARGET = 12, 60
+"""How often everything is started anew, and how often those with a target, for a pair of a second each: what else
+runs on the cores disturbs both sides of most pairs alike, but where its memory lies favours a process for life."""
+WARM = 0.4
+"""Seconds under load before each of them: what was idle meanwhile would be slower than its base, which never is."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Target:
     options: tuple[str, ...] = ()
 
     def loaded(self, instances: Sequence[int]) -> Use:
-        """Load it for a second."""
+        """Load it for a second, when it is warm."""
+        warmed(self.url, WARM, *self.options)
         return loaded(self.url, self.pid, *self.options, instances=instances)
 
 
@@ -87,7 +91,8 @@ class Pairs:
         dearer = statistics.median(ours.cpu / base.cpu for ours, base in self.runs)
         more = statistics.median(ours.cpu - base.cpu for ours, base in self.runs)
         first, _, third = statistics.quantiles(self.ratios, n=4)
-        rates = f"{self.ratio:.3f} ×", f"{first:.2f}–{third:.2f}", f"{self.capacity:.3f} ×"
+        error = statistics.stdev(self.ratios) / sqrt(len(self.ratios))
+        rates = f"{self.ratio:.3f} × ± {error:.3f}", f"{first:.2f}–{third:.2f}", f"{self.capacity:.3f} ×"
         verdict = "" if self.target is None else "MISSED" if self.flaws else f"met (≥ {self.target})"
         return self.name, *rates, f"{cpu:.0f} µs", f"{dearer:.2f} ×", f"{more:+.0f} µs", verdict
 
@@ -95,13 +100,13 @@ class Pairs:
 def features() -> Section:
     """All rows."""
     common.progress("what each feature costs …")
-    with tempfile.TemporaryDirectory(prefix="sg-") as name, _instances() as (places, pids):
+    with tempfile.TemporaryDirectory(prefix="sg-") as name:
         folder = Path(name)
         cert, key = certificates.write(folder, "shop", ["127.0.0.1"])
         certificate = Certificate(cert.read_text(), key.read_text())
-        rows = asyncio.run(_measured(folder, places, pids, certificate))
+        rows = asyncio.run(_measured(folder, certificate))
         lacking = instructions.missing()
-        counted = [] if lacking else list(_counted(folder, places, certificate))
+        counted = [] if lacking else list(_counted(folder, certificate))
     text = _text(rows) + (COUNTED.format(table=_shares(counted)) if counted else f"\nNot counted: {lacking}.\n")
     return Section("What each feature costs", text, [flaw for row in rows for flaw in row.flaws])
 
@@ -123,25 +128,26 @@ def _instances() -> Iterator[tuple[Places, list[int]]]:
             process.wait(20)
 
 
-async def _measured(folder: Path, places: Places, pids: Sequence[int], certificate: Certificate) -> list[Pairs]:
-    bounds = {feature.name: feature.target for feature in every_feature(certificate)}
+async def _measured(folder: Path, certificate: Certificate) -> list[Pairs]:
+    features = every_feature(certificate)
     runs: dict[str, list[tuple[Use, Use]]] = defaultdict(list)
-    for time in range(TIMES):
+    for time in range(WITH_TARGET):
+        asked = features if time < TIMES else [feature for feature in features if feature.target is not None]
         async with AsyncExitStack() as stack:
-            rows = await _rows(stack, folder / str(time), places, certificate)
-            for round_ in range(PAIRS + 1):
-                for name, (target, base) in rows.items():
-                    order = (target, base) if round_ % 2 else (base, target)
-                    used = {one: await asyncio.to_thread(one.loaded, pids) for one in order}
-                    if round_:  # the first is to get warm
-                        runs[name].append((used[target], used[base]))
+            places, pids = stack.enter_context(_instances())
+            rows = await _rows(stack, folder / str(time), places, asked, certificate)
+            for name, (target, base) in rows.items():
+                order = (target, base) if time % 2 else (base, target)
+                used = {one: await asyncio.to_thread(one.loaded, pids) for one in order}
+                runs[name].append((used[target], used[base]))
+    bounds = {feature.name: feature.target for feature in features}
     return [Pairs(name, bounds.get(name), pairs) for name, pairs in runs.items()]
 
 
 async def _rows(
-    stack: AsyncExitStack, folder: Path, places: Places, certificate: Certificate
+    stack: AsyncExitStack, folder: Path, places: Places, asked: Sequence[Feature], certificate: Certificate
 ) -> dict[str, tuple[Target, Target]]:
-    """Everything that is loaded, each with its base."""
+    """Everything that is loaded, each with its base: what is `asked` for, and what has no Segue."""
     folder.mkdir()
 
     def fixed(name: str, make: Callable[[int], Document], scheme: str = "http") -> Target:
@@ -150,10 +156,12 @@ async def _rows(
         return Target(f"{scheme}://127.0.0.1:{port}/", pid)
 
     base = fixed("bare", lambda port: bare(port, places))
-    secure = fixed("secure", lambda port: with_tls(bare(port, places), certificate), "https")
+    secure = base
+    if any(feature.tls for feature in asked):
+        secure = fixed("secure", lambda port: with_tls(bare(port, places), certificate), "https")
     rows = {"bare, once more": (fixed("again", lambda port: bare(port, places)), base)}
     rows["careful, static"] = fixed("careful", lambda port: careful(port, places)), base
-    for number, feature in enumerate(every_feature(certificate)):
+    for number, feature in enumerate(asked):
         target = await _routed(stack, folder / str(number), feature, places)
         rows[feature.name] = target, secure if feature.tls else base
     return rows
@@ -172,21 +180,22 @@ async def _routed(stack: AsyncExitStack, folder: Path, feature: Feature, places:
     return Target(f"{scheme}://127.0.0.1:{port}/", router.pid, tuple(options))
 
 
-def _counted(folder: Path, places: Places, certificate: Certificate) -> Iterator[Counted]:
+def _counted(folder: Path, certificate: Certificate) -> Iterator[Counted]:
     """The instructions of the bases, of each feature, and of the steady configuration without its parts."""
     port = free_port()
-    yield instructions.count(folder, "bare, static", bare(port, places), port)
-    yield instructions.count(folder, "careful, static", careful(port, places), port)
-    secure = with_tls(bare(port, places), certificate)
-    yield instructions.count(folder, "bare with TLS, static", secure, port, tls=True)
-    whole: Document = {}
-    for number, feature in enumerate(every_feature(certificate)):
-        document = asyncio.run(_document(folder / f"counted-{number}", feature, places, port))
-        yield instructions.count(folder, feature.name, document, port, feature.fields, feature.tls)
-        whole = whole or document
-    for name, cut in instructions.PARTS.items():
-        cut(document := copy.deepcopy(whole))
-        yield instructions.count(folder, f"  steady without {name}", document, port)
+    with _instances() as (places, _):
+        yield instructions.count(folder, "bare, static", bare(port, places), port)
+        yield instructions.count(folder, "careful, static", careful(port, places), port)
+        secure = with_tls(bare(port, places), certificate)
+        yield instructions.count(folder, "bare with TLS, static", secure, port, tls=True)
+        whole: Document = {}
+        for number, feature in enumerate(every_feature(certificate)):
+            document = asyncio.run(_document(folder / f"counted-{number}", feature, places, port))
+            yield instructions.count(folder, feature.name, document, port, feature.fields, feature.tls)
+            whole = whole or document
+        for name, cut in instructions.PARTS.items():
+            cut(document := copy.deepcopy(whole))
+            yield instructions.count(folder, f"  steady without {name}", document, port)
 
 
 async def _document(folder: Path, feature: Feature, places: Places, port: int) -> Document:
@@ -213,14 +222,16 @@ def _text(rows: Sequence[Pairs]) -> str:
     rates = "requests a second ÷ base", "middle half of the pairs", "by CPU"
     head = ("what", *rates, "Envoy's CPU for one", "÷ base", "more", "")
     return TEXT.format(
-        pairs=PAIRS * TIMES,
+        times=TIMES,
+        more=WITH_TARGET,
         table=common.table(head, (row.cells() for row in rows)),
     )
 
 
 TEXT = """\
-wrk with 64 connections, {pairs} pairs of a second each, medians; the base is a bare Envoy that runs beside it.
-Target: at least 0.95 of its requests a second while one version serves.
+wrk with 64 connections; each row and its base, a bare Envoy, in turn for a second when warm. Everything is started
+anew for each pair: {times} of them, {more} of what has a target and of what no Segue is in; medians. Target: at least
+0.95 of the base's requests a second while one version serves.
 
 {table}
 

@@ -232,6 +232,7 @@ FORGED = [
     "x-forwarded-port",
     "x-forwarded-prefix",
     "x-forwarded-client-cert",
+    "x-original-forwarded-for",
     "X_Forwarded_For",
     "X-Forwarded_Host",
     "x_real-ip",

@@ -87,6 +87,7 @@ def _router(upstream_log: list[Document]) -> Document:
         "typed_config": {
             "@type": TYPE + "envoy.extensions.filters.http.router.v3.Router",
             "suppress_envoy_headers": True,
+            "dynamic_stats": False,  # clusters' own counters by status: a tenth of a request, and nobody reads them
             "upstream_log": upstream_log,
         },
     }
@@ -229,14 +230,15 @@ _SIGN_OF_LIFE: list[Document] = [
     )
 ]
 
-# Who a user is and how he came is for us to say. What applications read from their environment has no hyphens.
-_FORGED = r"x[-_]forwarded[-_].*|forwarded|x[-_]real[-_]ip"
+# Who a user is and how he came is for us to say: x-forwarded-*, forwarded, x-real-ip, and what an application that
+# reads them from its environment cannot tell from these, where hyphens are underscores. An expression costs more.
+_FORGED = ({"contains": "forwarded"}, {"suffix": "real-ip"}, {"suffix": "real_ip"})
 _EARLY = "envoy.http.early_header_mutation.header_mutation"
 _UNFORGED: Document = {
     "name": _EARLY,
     "typed_config": {
         "@type": TYPE + "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-        "mutations": [{"remove_on_match": {"key_matcher": {"safe_regex": {"regex": _FORGED}}}}],
+        "mutations": [{"remove_on_match": {"key_matcher": name}} for name in _FORGED],
     },
 }
 # By default private addresses are trusted: what they say a request's identity, retries and timeout are.
@@ -254,7 +256,6 @@ EDGE: Document = {
     "request_headers_timeout": "10s",
     "delayed_close_timeout": "0.25s",  # a WebSocket ends so much later; a user who still sends reads the answer first
     "proxy_100_continue": True,
-    "append_x_forwarded_port": True,
     "max_request_headers_kb": 60,
     "http_protocol_options": {"accept_http_10": True, **_TRAILERS},
     "common_http_protocol_options": {"idle_timeout": "3600s", "max_headers_count": 100},
