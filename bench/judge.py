@@ -14,10 +14,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from random import Random
 
@@ -103,26 +105,38 @@ def measured(
     return min(counts.values(), default=0), row.find(results)
 
 
-def lines(found: Sequence[tuple[Row, int, float, Sequence[Finding]]]) -> Iterator[tuple[object, ...]]:
-    """The table's lines."""
-    for row, runs, seconds, findings in found:
-        yield f"**{row.name}**", f"{row.what} ({runs or 'no'} runs each, {seconds:.0f} s)", "", ""
-        for finding in findings:
-            yield "", finding.bar, finding.seen, finding.verdict
+Line = tuple[str, ...]
+Page = dict[str, list[Line]]
+"""What the page's table says, by row: the line that names it, and one for each bar."""
 
 
-def page(
-    found: Sequence[tuple[Row, int, float, Sequence[Finding]]], given: Sequence[str], part: str, seconds: float
-) -> str:
-    """The page in docs/measured."""
-    findings = [finding for *_, some in found for finding in some if finding.verdict]
-    missed = [f"* {row.name}, {f.bar}: {f.seen}" for row, *_, some in found for f in some if f.verdict == "MISSED"]
-    facts = common.facts(seeds=", ".join(given), part=part, took=f"{seconds:.0f} s")
+def lines(row: Row, runs: int, seconds: float, findings: Sequence[Finding], commit: str) -> list[Line]:
+    """The lines of one row."""
+    when = f"{datetime.now(UTC):%Y-%m-%d}, {commit}"
+    head = (f"**{row.name}**", f"{row.what} ({runs or 'no'} runs each, {seconds:.0f} s)", when, "")
+    return [head, *(("", finding.bar, finding.seen, finding.verdict) for finding in findings)]
+
+
+def written(text: str) -> Page:
+    """What a page says."""
+    cells = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in text.splitlines() if line[:1] == "|"]
+    rows_of: Page = {}
+    name = ""
+    for line in cells[2:]:  # the table's head, and the rule below it
+        name = line[0].strip("*") or name
+        rows_of.setdefault(name, []).append(line)
+    return rows_of
+
+
+def page(rows_of: Page, facts: Sequence[tuple[str, str]]) -> str:
+    """The page in docs/measured. `facts`: of the last run, which wrote some or all of its rows."""
+    verdicts = [(name, line) for name, some in rows_of.items() for line in some if line[3]]
+    missed = [f"* {name}, {bar}: {seen}" for name, (_, bar, seen, verdict) in verdicts if verdict == "MISSED"]
     return PAGE.format(
-        met=sum(finding.verdict == "met" for finding in findings),
-        all=len(findings),
+        met=sum(line[3] == "met" for _, line in verdicts),
+        all=len(verdicts),
         facts=common.listed(facts),
-        table=common.table(("", "what, and what is asked", "seen", ""), lines(found)),
+        table=common.table(("", "what, and what is asked", "seen", ""), chain.from_iterable(rows_of.values())),
         missed="\n".join(missed) or "No bar was missed.",
     )
 
@@ -132,7 +146,8 @@ PAGE = """\
 
 **{met} of {all} bars are met.** Written by `bench/judge.py`; the method is described at the top of the files in
 `src/segue/judge`. Traffic is simulated: Poisson arrivals, a look a second, answers' times in the router's own
-buckets (90 a decade, 1–10 % wide), log-normal with a p50 of 50 ms and a p99 of 256 ms.
+buckets (90 a decade, 1–10 % wide), log-normal with a p50 of 50 ms and a p99 of 256 ms. A row was run on the day and
+with the commit that it names; its seeds are 1, 2026 and that commit. The last run:
 
 {facts}
 
@@ -160,21 +175,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", default=[], choices=[row.name for row in _rows()], metavar="ROW")
     parser.add_argument("--write", action="store_true", help="write docs/measured/judge.md")
     given = parser.parse_args(argv)
-    found, began, kept = [], time.monotonic(), Kept(given.keep)
+    began, kept = time.monotonic(), Kept(given.keep)
+    path = common.MEASURED / "judge.md"
+    before = written(path.read_text()) if given.write and given.only and path.exists() else {}
+    found: Page = {}
     with ProcessPoolExecutor(given.jobs) as pool:
         for row in _rows():
             if not given.only or row.name in given.only:
                 start = time.monotonic()
                 least = max(row.least, row.sure if given.sure else 0)
                 runs, findings = measured(row, given.part, least, pool, kept)
-                found.append((row, runs, time.monotonic() - start, findings))
+                found[row.name] = lines(row, runs, time.monotonic() - start, findings, kept.seeds[-1])
                 common.progress("\n".join(f"{row.name}: {f.bar}: {f.seen} {f.verdict}" for f in findings))
+            elif row.name in before:
+                found[row.name] = before[row.name]
     part = f"{given.part:.1%} of the long rows' runs" + (", as many at least as make sure" if given.sure else "")
-    text = page(found, kept.seeds, part, time.monotonic() - began)
+    did = {"rows": " ".join(given.only) or "all", "part": part, "took": f"{time.monotonic() - began:.0f} s"}
+    text = page(found, common.facts(**did))
     sys.stdout.write(text)
     if given.write:
         common.write_page("judge", text)
-    return int(any(finding.verdict == "MISSED" for *_, some in found for finding in some))
+    ran = [found[name] for name in given.only or found]
+    return int("MISSED" in {line[3] for some in ran for line in some})
 
 
 if __name__ == "__main__":

@@ -37,6 +37,17 @@ def alarm(world: World, rng: Random) -> Outcome:
     return inf, inf
 
 
+def leans(level: float, world: World, rng: Random) -> Outcome:
+    """When the evidence of harm reaches e to the power of `level`, which is no alarm yet."""
+    comparison = Comparison(Settings(), history(world, rng))
+    for now, pair in enumerate(samples(world, rng), start=1):
+        comparison.look(1.0, *pair)
+        against = comparison.silence("v2", "v1").numbers["ln_e"]
+        if isinstance(against, float) and against >= level:
+            return (float(now),)
+    return (inf,)
+
+
 def switched(world: World, rng: Random) -> Outcome:
     """When the judge alarms after a blue/green switch, and how many attempts that took."""
     comparison, attempts = Comparison(Settings(), history(world, rng)), 0
