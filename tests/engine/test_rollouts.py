@@ -13,7 +13,7 @@ import pytest
 from segue.core.release import BlueGreen, How, Revision
 from segue.core.steps import Scale
 from segue.core.traffic import Traffic
-from segue.engine import fleet, keeper
+from segue.engine import documents, fleet, keeper, plans
 from segue.engine.control import ControlPlane
 from segue.engine.member import State
 from segue.engine.orders import Asker
@@ -97,6 +97,19 @@ def test_a_scaling_that_fails_leaves_the_service_as_large_as_it_was(lab: Lab) ->
         assert failed.outcome == "rolled_back"
         assert plane.services["shop"].record.demand.sizes == {"v1.1": 3}
         assert (await deployed(plane, an_order("v2", replicas=3))).outcome == "promoted"
+
+    lab.run(scene)
+
+
+def test_a_deployment_after_a_scaling_says_that_it_goes_back_to_the_manifests_size(lab: Lab) -> None:
+    async def scene(plane: ControlPlane) -> None:
+        await deployed(plane, an_order("v1", replicas=3))
+        shop, order = plane.services["shop"], an_order("v2", replicas=3)
+        assert not any("replicas" in note for note in plans.preview(shop, order)["notes"])
+        assert (await ended(plane, await shop.scale(5, Asker()))).outcome == "promoted"
+        told = "v2 gets 3 instances where v1 has 5: `replicas` says so"
+        assert told in plans.preview(shop, order)["notes"]
+        assert told in documents.report(plane.journal, await deployed(plane, order))["notes"]
 
     lab.run(scene)
 

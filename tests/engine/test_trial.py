@@ -308,6 +308,19 @@ def test_a_rollout_that_is_paused_begins_no_step_until_it_is_resumed(lab: Lab) -
     play(lab, scene)
 
 
+def test_a_rollout_that_waits_for_an_approval_stands_still_already_and_is_not_paused(lab: Lab) -> None:
+    async def scene(plane: ControlPlane) -> None:
+        shop, id = plane.services["shop"], await begun(plane, replace(SHORT, approve="manual"))
+        await until(plane, asked)
+        with pytest.raises(Refused, match="waits for an approval"):
+            await shop.pause(ANA)
+        assert service(plane)["state"] == "holding"
+        await shop.promote(ANA, full=True)
+        assert (await end(plane, id)).outcome == "promoted"
+
+    play(lab, scene)
+
+
 def test_a_paused_rollout_can_be_taken_back_and_takes_itself_back_on_an_alarm(lab: Lab) -> None:
     async def scene(plane: ControlPlane) -> None:
         shop, id = plane.services["shop"], await begun(plane, SHORT)
@@ -349,7 +362,6 @@ def test_what_was_judged_is_judged_the_same_after_a_restart(lab: Lab) -> None:
         runner = plane.services["shop"].runner
         assert runner
         numbers.append(runner.watch.proof().numbers)
-        await plane.services["shop"].pause(ANA)
 
     async def second(plane: ControlPlane) -> None:
         runner = plane.services["shop"].runner

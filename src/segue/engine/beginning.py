@@ -21,6 +21,15 @@ from segue.errors import Refused, Usage
 HOW: TypeAdapter[How] = TypeAdapter(How)
 
 
+def resized(release: Release) -> str | None:
+    """That the new version does not have as many instances as the old one, where it is so."""
+    old, new = release.old, release.new
+    if old is None or old.size == new.size:
+        return None
+    sizes = f"{version_of(new.revision)} gets {new.size} instances where {version_of(old.revision)} has {old.size}"
+    return f"{sizes}: `replicas` says so"
+
+
 class Beginning:
     """Begins the rollouts of the service whose life is `life`."""
 
@@ -135,5 +144,7 @@ class Beginning:
         tell("accepted", **said, **ways)
         if (kept := self._life.keeper.demand.kept) and not record.start.count(kept):
             tell("note", text=f"{version_of(kept)} is no longer kept")
+        if record.release and (sizes := resized(record.release)):
+            tell("note", text=sizes)
         peak = simulate.peak(record.start, record.plan)
         tell("planned", steps=[str(step) for step in record.plan], peak=peak, notes=[])

@@ -8,6 +8,7 @@ from typing import Any
 from segue.core import quantities, simulate, strategies
 from segue.core.release import Experiment, Release, Side, revision, version_of
 from segue.core.steps import Check, Judge, Run, Scale, Shift, decision
+from segue.engine.beginning import resized
 from segue.engine.orders import Order
 from segue.engine.outlook import Outlook
 from segue.engine.service import Service
@@ -114,6 +115,8 @@ def _notes(order: Order, release: Release) -> list[str]:
     if release.old and isinstance(order.strategy, Experiment):
         most = quantities.clock(order.strategy.most.total_seconds())
         notes.append(f"a person ends it, within {most}: the time is without that")
+    if sizes := resized(release):
+        notes.append(sizes)
     keep = release.strategy.keep.total_seconds()
     if release.old and keep:
         notes.append(

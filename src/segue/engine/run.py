@@ -80,6 +80,11 @@ class Runner:
     def pause(self, who: str, *, paused: bool) -> None:
         """Begin no further step, or go on. Raises Refused where that makes no difference."""
         self._refuse_late("pause" if paused else "resume")
+        if paused and self.record.person.asked is not None:
+            raise Refused(
+                f"rollout {self.record.id} waits for an approval: no step begins before it is given",
+                next="segue promote, or segue rollback",
+            )
         if self.record.person.paused == paused:
             raise Refused(
                 f"rollout {self.record.id} is {'already' if paused else 'not'} paused",
