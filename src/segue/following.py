@@ -1,8 +1,15 @@
-"""Reading a file of lines while it grows and is rotated: `name`, and what was in it before, `name.1`."""
+"""A file of lines that grows and is rotated: `name`, and what was in it before, `name.1`. Reading it, cutting it.
+
+Rule: who writes holds the file open and only ever appends. So it is rotated by copying it and cutting it off; what
+is written in the microseconds between the copy's end and the cut is lost.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 
@@ -38,6 +45,22 @@ class Follower:
 def rotated(file: Path, number: int) -> Path:
     """Where the `number`-th last part of `file` is, from 1."""
     return file.with_name(f"{file.name}.{number}")
+
+
+def rotate(file: Path, keep: int) -> None:
+    """Give what is in `file` another name and leave it empty; `keep` rotated ones stay, 1 or more. Raises OSError."""
+    before = [rotated(file, number) for number in range(1, keep + 1)]
+    before[-1].unlink(missing_ok=True)  # first of all: it makes room
+    for newer, older in reversed(list(pairwise(before))):
+        if newer.exists():
+            newer.rename(older)
+    draft = file.with_suffix(".draft")
+    with file.open("r+b") as source, draft.open("wb") as target:
+        os.fchmod(target.fileno(), 0o600)
+        shutil.copyfileobj(source, target)
+        shutil.copyfileobj(source, target)  # what has come meanwhile: the shorter it takes, the less is lost
+        source.truncate(0)
+    draft.rename(before[0])
 
 
 def size_of(file: Path) -> int:

@@ -15,6 +15,7 @@ from random import Random
 import psutil
 import pytest
 
+from segue.cli import start
 from segue.guardian import ALIVE, PID_FILE, hold
 from segue.testing.cast import Cast
 from segue.testing.site import Segue, free_port, kill, leftovers
@@ -205,6 +206,15 @@ def test_commands_at_the_same_time_start_one_control_plane(segue: Segue, home: P
     assert all("there is no service shop" in one for one in said)
     log = (home / "control-plane.log").read_text()
     assert log.count("answers (pid") == 1
+
+
+def test_what_the_control_plane_says_does_not_grow_for_ever(segue: Segue, home: Path) -> None:
+    home.mkdir(exist_ok=True)
+    with (home / start.LOG).open("wb") as log:
+        log.truncate(start.LONGEST + 1)
+    segue("restart", "-s", "shop", expect=4)
+    assert (home / start.LOG).read_text().count("answers (pid") == 1
+    assert (home / f"{start.LOG}.1").stat().st_size == start.LONGEST + 1
 
 
 def test_a_control_plane_that_was_killed_comes_back_with_another_pid(segue: Segue, home: Path) -> None:

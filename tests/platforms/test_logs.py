@@ -13,6 +13,7 @@ import pytest
 
 from segue.core.traffic import VersionId
 from segue.errors import SegueError
+from segue.following import rotate
 from segue.platforms.logs import Logs
 
 from .apps import until
@@ -111,7 +112,7 @@ async def test_what_is_followed_is_told_once_in_order_and_only_in_whole_lines(lo
     write(logs, "ur\n")
     await until(lambda: told == ["two", "three", "four"])
     write(logs, f"{'x' * 101}\nbefore the rotation, unread\n")
-    logs._rotate(logs.file("a"))  # at once, before the follower has another look
+    rotate(logs.file("a"), logs.keep)  # at once, before the follower has another look
     write(logs, "after it\n")
     await until(lambda: told[-1] == "after it")
     assert told == ["two", "three", "four", "x" * 101, "before the rotation, unread", "after it"]

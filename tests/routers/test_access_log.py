@@ -303,6 +303,24 @@ async def test_the_file_is_rotated_when_it_is_long_and_no_line_is_lost(
         await router.shutdown()
 
 
+async def test_what_envoy_says_itself_does_not_grow_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"EVERY": 0.01, "LONGEST": 2000}.items():
+        monkeypatch.setattr(access_log, name, value)
+    router = await started(folder)
+    try:
+        said = folder / process.LOG
+        with said.open("a") as log:
+            log.write("warning\n" * 300)
+
+        async def rotated() -> bool:
+            return said.stat().st_size < 2000 and (folder / f"{process.LOG}.1").exists()
+
+        await until(rotated, "a rotation")
+        assert (folder / f"{process.LOG}.1").read_text().count("warning\n") >= 300
+    finally:
+        await router.shutdown()
+
+
 async def test_a_full_disk_costs_lines_and_no_requests(world: World, listen: str, folder: Path) -> None:
     folder.mkdir()
     (folder / "access.log").symlink_to("/dev/full")

@@ -15,10 +15,13 @@ from pathlib import Path
 from segue.cli.client import Absent, Broken, Client
 from segue.cli.unit import NAME, Unit, keeper
 from segue.errors import Unreachable
+from segue.following import rotate, size_of
 from segue.home import has_state
 
 DEADLINE = 30.0
 LOG = "control-plane.log"
+LONGEST = 10 * 1024 * 1024
+"""Bytes that it may have when a control plane starts, before it is rotated."""
 ANOTHER_IS_THERE = 3
 _POLL = 0.02
 _AGAIN = 0.2
@@ -101,6 +104,8 @@ def _by_guardian(home: str, client: Client) -> int:
 def _spawn(home: Path) -> subprocess.Popen[bytes]:
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if size_of(home / LOG) > LONGEST:
+            rotate(home / LOG, keep=1)
         log = os.open(home / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     except OSError as exc:
         raise Unreachable(

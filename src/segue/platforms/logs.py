@@ -1,20 +1,14 @@
-"""The instances' output: one file each, which outlives restarts of the instance and of the control plane.
-
-Rule: an instance holds its log open and only ever appends. So a log is rotated by copying it and cutting it off;
-what an instance writes in the microseconds between the copy's end and the cut is lost.
-"""
+"""The instances' output: one file each, which outlives restarts of the instance and of the control plane."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from segue import following
 from segue.core.traffic import InstanceId, VersionId, copied
 from segue.errors import SegueError
 from segue.following import Follower, inode, rotated, size_of, text_of
@@ -66,23 +60,9 @@ class Logs:
         for file in self.folder.glob("*.log"):
             if size_of(file) > self.limit:
                 try:
-                    await asyncio.to_thread(self._rotate, file)
+                    await asyncio.to_thread(following.rotate, file, self.keep)
                 except OSError as error:
                     raise SegueError(f"{file.name} cannot be rotated: {error.strerror}") from error
-
-    def _rotate(self, file: Path) -> None:
-        parts = self._parts(file)
-        parts[-1].unlink(missing_ok=True)  # first of all: it makes room
-        for newer, older in reversed(list(pairwise(parts[1:]))):
-            if newer.exists():
-                newer.rename(older)
-        draft = file.with_suffix(".draft")
-        with file.open("r+b") as source, draft.open("wb") as target:
-            os.fchmod(target.fileno(), 0o600)
-            shutil.copyfileobj(source, target)
-            shutil.copyfileobj(source, target)  # what has come meanwhile: the shorter it takes, the less is lost
-            source.truncate(0)
-        draft.rename(parts[1])
 
     def _parts(self, file: Path) -> list[Path]:
         return [file, *(rotated(file, number) for number in range(1, self.keep + 1))]

@@ -17,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from segue.errors import RouterLost, SegueError
+from segue.following import rotate, size_of
 from segue.minding import beside
 from segue.routers.envoy import access_log, bootstrap, process
 from segue.routers.envoy.admin import Admin
@@ -128,13 +129,16 @@ class Proxy:
                 log.error("router_not_started", error=str(error))
 
     async def tend(self) -> None:
-        """Rotate the access log whenever it is long."""
+        """Rotate the access log, and what Envoy says itself, whenever they are long."""
+        said = self._folder / process.LOG
         while True:
             await asyncio.sleep(access_log.EVERY)
             try:
                 await access_log.rotate(self._folder, self.admin)
+                if size_of(said) > access_log.LONGEST:
+                    await asyncio.to_thread(rotate, said, keep=1)
             except (RouterLost, OSError) as error:
-                log.warning("access_log_not_rotated", error=str(error))
+                log.warning("log_not_rotated", error=str(error))
 
     async def _restart(self) -> None:
         if self._parent is not None:  # it would keep the one that comes from starting
