@@ -340,8 +340,26 @@ def test_watch_prints_every_event_as_a_line(process: Callable[..., subprocess.Po
     _, err = running.communicate(timeout=20)
     assert running.returncode == 130
     assert "Traceback" not in err
-    assert re.fullmatch(r"\S+ \S+  shop  shop  v1 → v2  rolling  \(r1\)\n", lines[0])
+    assert re.fullmatch(r"\S+ \S+  shop  v1 → v2  rolling  \(r1\)\n", lines[0])
     assert lines[4].endswith("[ 1/10] ✓ v2.1: 1 instance  500 ms\n")
+
+
+def test_watch_that_came_late_knows_what_ended(process: Callable[..., subprocess.Popen[str]], plane: Plane) -> None:
+    told = {
+        "kind": "deploy",
+        "from": "v1",
+        "to": "v2",
+        "outcome": "promoted",
+        "basis": "health",
+        "reason": "v2 serves",
+    }
+    story = stories.Story().tell("finished", exit=0, seconds=5.3, log=[], **told)
+    plane.on("GET", "/v1/events", Stream(story.events, ends=False))
+    running = process("watch")
+    assert running.stdout is not None
+    assert running.stdout.readline().endswith("  shop  ✓ shop: v2 serves all traffic, after 5.3 s.\n")
+    running.send_signal(2)
+    running.communicate(timeout=20)
 
 
 def test_watch_json_is_events(process: Callable[..., subprocess.Popen[str]], plane: Plane) -> None:

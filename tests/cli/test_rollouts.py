@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -412,6 +413,7 @@ def test_on_a_terminal_a_block_is_redrawn_and_the_summary_stays(process: Process
     assert "\x1b[1A" in shown  # one line up: it is drawn again in place
     assert "judging: 3 of 5 s; v2: 120 attempts" in shown
     assert "████████████\x1b[0m\x1b[2m░░░░░░░░░░░░" in shown
+    assert re.search(r"v1\.1.* 50%.*as before", shown)
     last = shown[shown.rindex("✓ 7 steps before") :]
     assert "100%" in last
     assert "shop: v2 serves all traffic, after 12.3 s." in last

@@ -118,7 +118,10 @@ def test_a_deploy_that_waits_begins_when_the_running_one_has_ended(shop: Service
     first = shop.segue.start("deploy", "--version", "v2", cwd=shop.folder)
     eventually(lambda: judging(shop, "v2"))
     shop.write()
-    assert "v2 → v3" in shop.deploy("v3", "--if-busy", "wait").stdout
+    running = shop.status()["rollout"]["id"]
+    said = shop.deploy("v3", "--if-busy", "wait")
+    assert "v2 → v3" in said.stdout
+    assert said.stderr == f"Waiting for the end of rollout {running} (v1 → v2).\n"
     assert ended(first)[0] == 0
     assert [one["outcome"] for one in shop.history()] == ["promoted"] * 3
     third, second, _ = shop.history()

@@ -16,8 +16,9 @@ import pytest
 from segue.core.release import BlueGreen, Canary, Rolling
 from segue.core.traffic import InstanceId, ServiceTable, Traffic
 from segue.engine import documents
+from segue.engine.catalog import Catalog
 from segue.engine.control import ControlPlane
-from segue.engine.orders import Asker
+from segue.engine.orders import Asker, Order
 from segue.engine.records import Event, Judging, RolloutRecord
 from segue.errors import Refused
 from segue.judge.settings import Margin, Settings
@@ -493,8 +494,40 @@ def test_replaced_by_a_newer_deploy_while_it_is_held(lab: Lab) -> None:
         newer = await ended(plane, await plane.deploy(an_order("v3"), Asker("ben", if_busy="replace")))
         assert newer.outcome == "promoted"
         held = plane.journal.rollout(id)
-        assert held and (held.outcome, held.exit) == ("superseded", 7)
+        assert held and (held.outcome, held.exit, held.basis) == ("superseded", 7, "person")
         assert documents.rollout(held)["state"] == "decided"
+
+    play(lab, scene)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_what_changed_while_it_stood_in_line_is_not_deployed(
+    lab: Lab, tmp_path: Path, changed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "page").write_text("as it is meant")
+    digest, known = Catalog.digest, asyncio.Event()
+
+    async def noted(catalog: Catalog, order: Order) -> str:
+        found = await digest(catalog, order)
+        known.set()
+        return found
+
+    async def scene(plane: ControlPlane) -> None:
+        await begun(plane, APPROVED)
+        await until(plane, asked)
+        monkeypatch.setattr(Catalog, "digest", noted)
+        order = an_order("v3", source=tmp_path)
+        waiting = asyncio.create_task(plane.deploy(order, Asker("ben", if_busy="wait")))
+        await known.wait()
+        if changed:
+            (tmp_path / "page").write_text("something else")
+        await plane.services["shop"].rollback(None, ANA)
+        if changed:
+            with pytest.raises(Refused, match="v3 is made of changed while it stood in line"):
+                await waiting
+        else:
+            assert (await ended(plane, await waiting)).outcome == "promoted"
+        assert service(plane)["stable"] == ("v1" if changed else "v3")
 
     play(lab, scene)
 

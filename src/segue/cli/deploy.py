@@ -18,7 +18,7 @@ from segue.cli.context import Context, quote
 from segue.cli.follow import show
 from segue.cli.label import default_version
 from segue.cli.overview import overview
-from segue.cli.trouble import sentence
+from segue.cli.trouble import NothingYet, sentence
 from segue.errors import Usage
 from segue.manifest.load import Loaded, load
 
@@ -42,11 +42,26 @@ def deploy(
     said = {"reason": reason, "if_busy": if_busy or "refuse", "require_evidence": require_evidence}
     request = request_for(context, version, strategy) | said
     with nullcontext() if detach else _cancel(context, request) as cancel:
-        answer = _post(context, f"/v1/services/{quote(request['manifest']['service'])}/rollouts", request)
+        service = request["manifest"]["service"]
+        if if_busy == "wait" and not context.json:
+            _say_for_what(context, service)
+        answer = _post(context, f"/v1/services/{quote(service)}/rollouts", request)
         if answer["rollout"] is None or detach:
             return _begun(context, answer)
         stay = False if no_wait else None
         return int(show(context, answer["rollout"], timeout=wait, stay=stay, cancel=cancel)["exit"])
+
+
+def _say_for_what(context: Context, service: str) -> None:
+    """Say which rollout of `service` is waited for, if one runs."""
+    try:
+        services = context.ask("GET", "/v1/services")["services"]
+    except NothingYet:
+        return
+    running = next((each["rollout"] for each in services if each["service"] == service), None)
+    if running:
+        way = f"{running['from'] or 'nothing'} → {running['to'] or 'nothing'}"
+        print(f"Waiting for the end of rollout {running['id']} ({way}).", file=sys.stderr, flush=True)
 
 
 def _cancel(context: Context, request: Mapping[str, Any]) -> AbstractContextManager[Cancel | None]:

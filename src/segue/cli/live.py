@@ -141,6 +141,8 @@ def _instances(picture: Picture, revision: str) -> Text:
     for instance, copy in picture.instances.items():
         if _revision(picture, instance) == revision and copy.state != "stopped":
             counts[copy.state] = counts.get(copy.state, 0) + 1
+    if not counts and picture.shares.get(revision):  # nothing happened to them since the rollout began
+        return Text("as before", style="dim")
     shown = Text(no_wrap=True, overflow="ellipsis")
     for state, number in counts.items():
         shown.append("●" * min(number, 12), STATE_COLOURS.get(state, ""))

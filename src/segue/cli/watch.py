@@ -66,9 +66,12 @@ class _Log:
         picture = self._pictures.setdefault(str(event.get("rollout")), Picture())
         event = picture.seen(event)
         picture.add(event)
-        before = f"{local(event['at'])}  {event.get('service') or '-'}  "
+        service = event.get("service") or "-"
+        before = f"{local(event['at'])}  {service}  "
         yield from (
-            before + line.strip() for lines in self._lines.lines(picture, event) for line in lines.splitlines()
+            before + line.strip().removeprefix(f"{service}  ")
+            for lines in self._lines.lines(picture, event)
+            for line in lines.splitlines()
         )
         if event["event"] == "finished":
             del self._pictures[str(event.get("rollout"))]

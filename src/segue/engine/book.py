@@ -16,6 +16,7 @@ from typing import Any
 from segue.core import demand as demands
 from segue.core import verdict
 from segue.core.demand import Demand
+from segue.core.release import version_of
 from segue.core.steps import Plan
 from segue.core.verdict import Basis, Judgement
 from segue.engine.clock import Clock
@@ -156,6 +157,8 @@ class Book:
         assert record.decided is not None
         self.tell(
             "finished",
+            kind=record.kind,
+            **{"from": record.old and version_of(record.old), "to": record.new and version_of(record.new)},
             outcome=record.outcome,
             basis=record.basis,
             reason=record.reason,

@@ -129,12 +129,19 @@ class Service:
     # Requests
 
     async def deploy(self, order: Order, asker: Asker) -> Answer:
-        """Replace the version that serves by the one that `order` describes."""
-        return await self._one_at_a_time(asker, lambda: self._deploy(order, asker))
+        """Replace the version that serves by the one that `order` describes, as it is now."""
+        stands_in_line = self.rollout is not None and asker.if_busy != "refuse" and not self._answered(asker)
+        meant = await self.catalog.digest(order) if stands_in_line else None
+        return await self._one_at_a_time(asker, lambda: self._deploy(order, asker, meant))
 
-    async def _deploy(self, order: Order, asker: Asker) -> Answer:
+    async def _deploy(self, order: Order, asker: Asker, meant: str | None) -> Answer:
         self._refuse_past_hook(order.version, "segue deploy --version ANOTHER")
         digest = await self.catalog.digest(order)
+        if meant not in (None, digest):
+            raise Refused(
+                f"what {order.version} is made of changed while it stood in line: nothing is deployed",
+                next="segue deploy",
+            )
         version = self.catalog.new(order, digest)
         if (answer := self._already(order, asker)) is not None:
             return answer

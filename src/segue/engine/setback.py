@@ -20,6 +20,6 @@ class Setback(Exception):
     @property
     def basis(self) -> Basis:
         """What the turning back rests on."""
-        if self.person:
+        if self.person or self.replaced:
             return Basis.PERSON
         return Basis.EVIDENCE if self.judgement else Basis.HEALTH
