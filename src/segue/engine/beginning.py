@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from segue.core import simulate, strategies
 from segue.core.demand import Demand
+from segue.core.quantities import count
 from segue.core.release import ALL, How, Release, Return, Revision, Side, Strategy, later, version_of
 from segue.engine.clock import Clock
 from segue.engine.journal import Journal
@@ -26,8 +27,8 @@ def resized(release: Release) -> str | None:
     old, new = release.old, release.new
     if old is None or old.size == new.size:
         return None
-    sizes = f"{version_of(new.revision)} gets {new.size} instances where {version_of(old.revision)} has {old.size}"
-    return f"{sizes}: `replicas` says so"
+    gets = f"{version_of(new.revision)} gets {count(new.size, 'instance')}"
+    return f"{gets} where {version_of(old.revision)} has {old.size}: `replicas` says so"
 
 
 class Beginning:
