@@ -44,7 +44,7 @@ def page(numbers: Sequence[Number], seconds: float) -> str:
 PAGE = """\
 # Numbers to hold
 
-{runs} runs of each at least, median and worst; a target is held against the median. **{met} of {all} targets are met.**
+{runs} runs of each at least, median and worst; targets are for medians. **{met} of {all} targets are met.**
 Written by `make bench` (`bench/numbers_to_hold.py`). Requests lost by deployments: [loss.md](loss.md).
 
 {facts}
