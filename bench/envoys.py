@@ -23,6 +23,8 @@ from segue.testing.load import read_wrk, tool
 
 WORKERS = psutil.cpu_count() or 1
 Document = dict[str, Any]
+WARM = 0.4
+"""Seconds under load before what is measured: what was idle meanwhile is slower than what never is."""
 
 
 @contextmanager
@@ -150,20 +152,15 @@ class Use:
     whole: float
 
 
-def warmed(url: str, seconds: float, *options: str) -> None:
-    """Load what is at `url` for so many seconds."""
-    command = [tool("wrk"), "-t1", "-c64", "-d10s", *options, url]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as load:
-        time.sleep(seconds)
-        load.terminate()
-
-
 def loaded(url: str, pid: int, *options: str, instances: Sequence[int] = ()) -> Use:
-    """wrk with 64 connections, for a second, on the Envoy `pid` at `url`, before these `instances`.
+    """wrk with 64 connections, for a second when it is warm, on the Envoy `pid` at `url`, before these `instances`.
 
     Raises RuntimeError if a request is lost.
     """
     command = [tool("wrk"), "-t1", "-c64", "-d1s", "--timeout", "10s", *options, url]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as load:
+        time.sleep(WARM)
+        load.terminate()
     began, cpu, others = time.monotonic(), _cpu(pid), _waited_for() + sum(map(_cpu, instances))
     seen = read_wrk(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
     took, used = time.monotonic() - began, _cpu(pid) - cpu

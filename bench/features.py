@@ -25,7 +25,7 @@ from pathlib import Path
 import common
 import instructions
 from common import Section
-from envoys import WORKERS, Document, Use, bare, careful, instance, listening, loaded, running, warmed, with_tls
+from envoys import WORKERS, Document, Use, bare, careful, instance, listening, loaded, running, with_tls
 from features_tables import Feature, Places, every_feature
 from instructions import Counted
 
@@ -38,8 +38,6 @@ from segue.testing.site import free_port
 TIMES, WITH_TARGET = 12, 60
 """How often everything is started anew, and how often those with a target, for a pair of a second each: what else
 runs on the cores disturbs both sides of most pairs alike, but where its memory lies favours a process for life."""
-WARM = 0.4
-"""Seconds under load before each of them: what was idle meanwhile would be slower than its base, which never is."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,6 @@ class Target:
 
     def loaded(self, instances: Sequence[int]) -> Use:
         """Load it for a second, when it is warm."""
-        warmed(self.url, WARM, *self.options)
         return loaded(self.url, self.pid, *self.options, instances=instances)
 
 

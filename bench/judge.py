@@ -135,6 +135,7 @@ def page(rows_of: Page, facts: Sequence[tuple[str, str]]) -> str:
     return PAGE.format(
         met=sum(line[3] == "met" for _, line in verdicts),
         all=len(verdicts),
+        seeds=", ".join(map(str, SEEDS)),
         facts=common.listed(facts),
         table=common.table(("", "what, and what is asked", "seen", ""), chain.from_iterable(rows_of.values())),
         missed="\n".join(missed) or "No bar was missed.",
@@ -147,7 +148,7 @@ PAGE = """\
 **{met} of {all} bars are met.** Written by `bench/judge.py`; the method is described at the top of the files in
 `src/segue/judge`. Traffic is simulated: Poisson arrivals, a look a second, answers' times in the router's own
 buckets (90 a decade, 1–10 % wide), log-normal with a p50 of 50 ms and a p99 of 256 ms. A row was run on the day and
-with the commit that it names; its seeds are 1, 2026 and that commit. The last run:
+with the commit that it names; its seeds are {seeds} and that commit. The last run:
 
 {facts}
 

@@ -13,14 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import common
-from envoys import Use, bare, instance, loaded, running, warmed
+from envoys import Use, bare, instance, loaded, running
 from numbers_table import RUNS, Number
 
 from segue.testing.site import as_user, free_port
 
 STARTS = 3 * RUNS
-WARM = 0.4
-"""Seconds under load before each of them."""
 
 
 def throughput() -> Iterator[Number]:
@@ -44,9 +42,4 @@ def _pair() -> tuple[Use, Use]:
         pid = json.loads((shop.segue.home / "envoy" / "envoy.json").read_text())["pid"]
         port = free_port()
         with running(Path(folder), "bare", bare(port, addresses), [port]) as other:
-            return _loaded(shop.url, pid), _loaded(f"http://127.0.0.1:{port}/", other)
-
-
-def _loaded(url: str, pid: int) -> Use:
-    warmed(url, WARM)
-    return loaded(url, pid)
+            return loaded(shop.url, pid), loaded(f"http://127.0.0.1:{port}/", other)

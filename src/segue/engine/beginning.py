@@ -140,9 +140,8 @@ class Beginning:
         def tell(event: str, **body: Any) -> None:
             self._journal.tell(event, service=self._life.name, rollout=record.id, **body)
 
-        ways = {"from": record.old and version_of(record.old), "to": record.new and version_of(record.new)}
         said = {"kind": record.kind, "strategy": record.strategy, "who": record.who, "reason": record.asked}
-        tell("accepted", **said, **ways)
+        tell("accepted", **said, **record.versions)
         if (kept := self._life.keeper.demand.kept) and not record.start.count(kept):
             tell("note", text=f"{version_of(kept)} is no longer kept")
         if record.release and (sizes := resized(record.release)):

@@ -16,7 +16,6 @@ from typing import Any
 from segue.core import demand as demands
 from segue.core import verdict
 from segue.core.demand import Demand
-from segue.core.release import version_of
 from segue.core.steps import Plan
 from segue.core.verdict import Basis, Judgement
 from segue.engine.clock import Clock
@@ -158,7 +157,7 @@ class Book:
         self.tell(
             "finished",
             kind=record.kind,
-            **{"from": record.old and version_of(record.old), "to": record.new and version_of(record.new)},
+            **record.versions,
             outcome=record.outcome,
             basis=record.basis,
             reason=record.reason,

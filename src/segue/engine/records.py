@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import TypeAdapter
 
 from segue.core.demand import Demand
-from segue.core.release import Experiment, Release, Return, Revision
+from segue.core.release import Experiment, Release, Return, Revision, version_of
 from segue.core.sources import Asked, Metric, Question
 from segue.core.steps import Plan, Step
 from segue.core.traffic import Ends, Route
@@ -187,6 +187,11 @@ class RolloutRecord:
     def answered_within(self) -> timedelta:
         """How long a person is waited for. An experiment is nothing but waiting."""
         return self.experiment.most if self.experiment else self.judging.approve_within
+
+    @property
+    def versions(self) -> dict[str, str | None]:
+        """The versions it goes between, as documents and events have them: ``from`` and ``to``."""
+        return {"from": self.old and version_of(self.old), "to": self.new and version_of(self.new)}
 
     @property
     def way(self) -> str:
