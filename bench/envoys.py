@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import resource
 import shlex
@@ -17,14 +18,18 @@ from typing import Any
 import psutil
 
 from segue.core.traffic import Certificate
-from segue.routers.envoy.http import TYPE
+from segue.routers.envoy.admin import Admin
+from segue.routers.envoy.http import ATTEMPTS, TYPE
 from segue.routers.envoy.process import binary
+from segue.routers.envoy.sampling import FEW
 from segue.testing.load import read_wrk, tool
 
 WORKERS = psutil.cpu_count() or 1
 Document = dict[str, Any]
 WARM = 0.4
 """Seconds under load before what is measured: what was idle meanwhile is slower than what never is."""
+NOTICED_WITHIN = 20
+"""Seconds under load within which a router has noticed it."""
 
 
 @contextmanager
@@ -51,6 +56,25 @@ def listening(pid: int, ports: set[int]) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"Envoy does not listen on {sorted(ports)}")
         time.sleep(0.02)
+
+
+def noticed(folder: Path, url: str, *options: str) -> None:
+    """Load `url` until the router in `folder` has noticed that very many requests come. Raises TimeoutError."""
+    admin = Admin(json.loads((folder / "envoy.json").read_text())["admin"])
+    command = [tool("wrk"), "-t1", "-c64", f"-d{NOTICED_WITHIN}s", *options, url]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as load:
+        try:
+            while not _counts_few(admin):
+                if load.poll() is not None:
+                    raise TimeoutError(f"Nobody has noticed the load on {url} within {NOTICED_WITHIN} s")
+                time.sleep(0.1)
+        finally:
+            load.terminate()
+
+
+def _counts_few(admin: Admin) -> bool:
+    runtime = json.loads(asyncio.run(admin.get("/runtime")))
+    return bool(runtime["entries"].get(ATTEMPTS, {}).get("final_value") == str(FEW))
 
 
 def instance() -> str:

@@ -25,7 +25,7 @@ from pathlib import Path
 import common
 import instructions
 from common import Section
-from envoys import WORKERS, Document, Use, bare, careful, instance, listening, loaded, running, with_tls
+from envoys import WORKERS, Document, Use, bare, careful, instance, listening, loaded, noticed, running, with_tls
 from features_tables import Feature, Places, every_feature
 from instructions import Counted
 
@@ -174,7 +174,10 @@ async def _routed(stack: AsyncExitStack, folder: Path, feature: Feature, places:
     await router.apply(RoutingTable({table.service: table}))
     scheme = "https" if feature.tls else "http"
     options = [part for field in feature.fields for part in ("-H", field)]
-    return Target(f"{scheme}://127.0.0.1:{port}/", router.pid, tuple(options))
+    url = f"{scheme}://127.0.0.1:{port}/"
+    if table.at_rest:
+        await asyncio.to_thread(noticed, folder, url, *options)
+    return Target(url, router.pid, tuple(options))
 
 
 def _counted(folder: Path, certificate: Certificate) -> Iterator[Counted]:
@@ -196,7 +199,7 @@ def _counted(folder: Path, certificate: Certificate) -> Iterator[Counted]:
 
 
 async def _document(folder: Path, feature: Feature, places: Places, port: int) -> Document:
-    """The feature's table as a configuration that needs nobody."""
+    """The feature's table as a configuration that needs nobody; at rest as it is while very many requests come."""
     router = EnvoyRouter(folder, concurrency=1, drain=1)
     await router.start()
     try:
@@ -206,6 +209,8 @@ async def _document(folder: Path, feature: Feature, places: Places, port: int) -
     finally:
         await router.shutdown()
     document: Document = json.loads((folder / static.CONFIG).read_text())
+    if table.at_rest:
+        instructions.count_few(document)
     return document
 
 

@@ -22,7 +22,9 @@ from pathlib import Path
 import common
 from envoys import Document, every
 
+from segue.routers.envoy.http import ATTEMPTS
 from segue.routers.envoy.process import binary
+from segue.routers.envoy.sampling import ALL, FEW
 from segue.testing.http1 import Answer
 
 WARM, COUNTED = 600, 1500
@@ -113,6 +115,15 @@ async def _ask(port: int, requests: int, fields: Sequence[str], tls: bool) -> No
     await asyncio.gather(*(user() for _ in range(CONNECTIONS)))
 
 
+def count_few(document: Document) -> None:
+    """Have few of the attempts counted, as a router has that has noticed that very many requests come."""
+    document["layered_runtime"]["layers"][0]["static_layer"][ATTEMPTS] = FEW
+
+
+def _count_all(document: Document) -> None:
+    document["layered_runtime"]["layers"][0]["static_layer"][ATTEMPTS] = ALL
+
+
 def _without(*names: str) -> Callable[[Document], None]:
     """Takes these settings of the connection manager away."""
 
@@ -143,6 +154,7 @@ def _no_route_policy(document: Document) -> None:
 
 
 PARTS: dict[str, Callable[[Document], None]] = {
+    "a choice of attempts: all are counted": _count_all,
     "the log of attempts": _no_attempt_log,
     "the log of requests": _without("access_log"),
     "both logs": _no_logs,

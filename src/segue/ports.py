@@ -170,7 +170,11 @@ class Evidence(Protocol):
     """What is observed of a service's requests."""
 
     async def sample(self, service: str) -> Mapping[Revision, Sample]:
-        """Attempts on each version. Counts go back to zero when the router restarts. Raises RouterLost."""
+        """Attempts on each version. Counts go back to zero when the router restarts. Raises RouterLost.
+
+        While the router's table is at rest they may be some of the attempts only, chosen by chance: what part fails
+        and how long they take is known then, and how many came is in the `books`.
+        """
         ...
 
     async def instances(self, service: str) -> Mapping[InstanceId, Sample]:

@@ -98,7 +98,7 @@ def serves(plane: Plane, repository: Repository, monkeypatch: pytest.MonkeyPatch
             "versions": {label or repository.serving: version},
         }
         plane.on("GET", "/v1/services", {"services": [shop]})
-        usual = Usual(Sample(int(rate * 600)), 600.0, open)
+        usual = Usual(Sample(int(rate * 600)), 600.0, open, requests=int(rate * 600))
         plane.on("POST", "/v1/services/shop/plan", lambda request: planned(request, version["revision"], usual))
         each = capacity._memory_of(os.getpid())
         assert each is not None

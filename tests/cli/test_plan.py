@@ -23,7 +23,7 @@ def measured(plane: Plane, shop: Path) -> Any:
     """Let two instances of v1 have so many requests a second, of which none fails."""
 
     def say(rate: float) -> None:
-        usual = Usual(Sample(int(rate * 600)), 600.0, 0)
+        usual = Usual(Sample(int(rate * 600)), 600.0, 0, requests=int(rate * 600))
 
         def planned(request: Request) -> Any:
             told = float(request.query["traffic"][0]) if "traffic" in request.query else None

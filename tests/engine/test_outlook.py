@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,21 @@ def test_counts_that_begin_anew_are_measured_anew(lab: Lab) -> None:
         assert (usual.seconds, usual.rate) == (SHORTLY, pytest.approx(20))
 
     play(lab, scene, rate=20)
+
+
+def test_where_few_attempts_are_counted_the_rate_is_that_of_all_requests(lab: Lab) -> None:
+    async def scene(plane: ControlPlane) -> None:
+        lab.world.evidence.few = Fraction(1, 10)
+        meter = Meter(plane)
+        await meter.usual("shop", V1)
+        await lab.clock.sleep(598)
+        usual = await meter.usual("shop", V1)
+        assert (usual.sample.attempts, usual.sample.failures) == (600 * 200, 600 * 20)
+        assert (usual.requests, usual.failures) == (pytest.approx(600 * 2000, abs=1), 600 * 200)
+        plan = preview(plane.services["shop"], CANARY, usual)
+        assert plan["traffic"]["text"] == "2,000 requests a second reached v1 in the last 10 min, 120,000 failed"
+
+    play(lab, scene, rate=2000, v1=0.1)
 
 
 def test_without_a_router_nothing_is_known(lab: Lab) -> None:

@@ -158,12 +158,23 @@ class ServiceTable:
     paths: tuple[str, ...] = ()
     learning: bool = False
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether there is one version at most and all its instances serve: nothing is tried, and nothing ends."""
+        states = {endpoint.state for backend in self.backends for endpoint in backend.endpoints}
+        return len(self.backends) <= 1 and states <= {Traffic.READY} and self.trial is None and not self.experiment
+
 
 @dataclass(frozen=True, slots=True)
 class RoutingTable:
     """How the traffic of all services is routed, by service name."""
 
     services: Mapping[str, ServiceTable] = field(default_factory=dict)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether all services are."""
+        return all(service.at_rest for service in self.services.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,13 +64,12 @@ class Outlook:
     def traffic(self, old: Revision) -> dict[str, Any]:
         """What was measured of `old`, as `segue plan --json` shows it, with a sentence."""
         usual, rate = self.usual, self.usual.rate
-        sample = usual.sample
         return {
             "version": version_of(old),
             "per_second": None if rate is None else round(rate, 3),
             "told": usual.told is not None,
-            "requests": sample.attempts,
-            "failures": sample.failures,
+            "requests": usual.requests,
+            "failures": usual.failures,
             "seconds": round(usual.seconds, 1),
             "open": usual.open,
             "text": self._told(version_of(old)),
@@ -83,9 +82,9 @@ class Outlook:
         if not usual.seconds:
             return f"how many requests reach {old} was not measured yet"
         when = f"in the last {duration(usual.seconds)}"
-        if not usual.sample.attempts:
+        if not usual.requests:
             return f"no request reached {old} {when}"
-        failed = f", {usual.sample.failures:,} failed" if self._forecast.known else ""
+        failed = f", {usual.failures:,} failed" if self._forecast.known else ""
         return f"{a_second(usual.rate or 0)} requests a second reached {old} {when}{failed}"
 
     def _judgement(self, one: Played) -> dict[str, Any] | None:

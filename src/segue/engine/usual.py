@@ -12,6 +12,7 @@ from segue.core.release import Revision
 from segue.core.samples import since, went_back
 from segue.core.traffic import Sample
 from segue.engine.control import ControlPlane
+from segue.engine.recent import Note, noted
 from segue.errors import RouterLost
 
 SHORTLY = 2.0
@@ -26,6 +27,7 @@ MOST = 20
 class Usual:
     """What came to the version that serves in the last `seconds`, and how many requests are `open` on it now.
 
+    `requests` were its own, of which it answered `failures` with an error; `sample` has some of them at least.
     `told`: requests a second that somebody says there are, in place of those that were counted.
     """
 
@@ -33,19 +35,15 @@ class Usual:
     seconds: float = 0.0
     open: int | None = None
     told: float | None = None
+    requests: int = 0
+    failures: int = 0
 
     @property
     def rate(self) -> float | None:
         """Requests a second; None: not known."""
         if self.told is not None:
             return self.told
-        return self.sample.attempts / self.seconds if self.seconds else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Note:
-    at: float
-    sample: Sample
+        return self.requests / self.seconds if self.seconds else None
 
 
 class Meter:
@@ -53,7 +51,7 @@ class Meter:
 
     def __init__(self, control: ControlPlane) -> None:
         self._control = control
-        self._notes: dict[str, tuple[Revision, deque[_Note]]] = {}
+        self._notes: dict[str, tuple[Revision, deque[Note]]] = {}
 
     async def usual(self, service: str, revision: Revision) -> Usual:
         """What `revision` does now; nothing is known of it where the router cannot be asked."""
@@ -65,21 +63,19 @@ class Meter:
 
     async def _measured(self, service: str, revision: Revision) -> Usual:
         first, now = await self._note(service, revision)
-        noted = self._control.services[service].recent.first(revision)
-        if noted and noted[0] < first.at and not went_back(now.sample, noted[1]):
-            return Usual(since(now.sample, noted[1]), now.at - noted[0])
+        before = self._control.services[service].recent.first(revision)
+        if before and before.at < first.at and not went_back(now.of(revision), before.of(revision)):
+            return _between(before, now, revision)
         if now.at - first.at < SHORTLY:
             await self._control.world.clock.sleep(SHORTLY - (now.at - first.at))
             first, now = await self._note(service, revision)
-        return Usual(since(now.sample, first.sample), now.at - first.at)
+        return _between(first, now, revision)
 
-    async def _note(self, service: str, revision: Revision) -> tuple[_Note, _Note]:
+    async def _note(self, service: str, revision: Revision) -> tuple[Note, Note]:
         """Take a note; returns the first one that says something of now, and this one."""
-        world = self._control.world
-        sample = (await world.evidence.sample(service)).get(revision, Sample())
-        note = _Note(world.clock.monotonic(), sample)
+        note = await noted(service, self._control.world.evidence, self._control.world.clock)
         of, notes = self._notes.get(service, (revision, deque()))
-        if of != revision or (notes and went_back(sample, notes[-1].sample)):
+        if of != revision or (notes and went_back(note.of(revision), notes[-1].of(revision))):
             notes = deque()
         while notes and notes[0].at < note.at - LONGEST:
             notes.popleft()
@@ -93,3 +89,13 @@ class Meter:
         """Requests under way on the revision's instances, WebSockets and streams among them."""
         seen = await self._control.world.router.observe(service)
         return sum(one.in_flight for id, one in seen.items() if id.startswith(f"{service}-{revision}-"))
+
+
+def _between(first: Note, now: Note, revision: Revision) -> Usual:
+    """What `revision` did between two notes. Of the requests it had the part that it had of the attempts."""
+    sample = since(now.of(revision), first.of(revision))
+    attempts = sum(since(now.of(each), first.of(each)).attempts for each in now.samples)
+    came = now.books.total - now.books.unserved - first.books.total + first.books.unserved
+    failures = now.books.failed.get(revision, 0) - first.books.failed.get(revision, 0)
+    requests = round(max(came, 0) * sample.attempts / attempts) if attempts else 0
+    return Usual(sample, now.at - first.at, requests=requests, failures=max(failures, 0))

@@ -62,12 +62,13 @@ class FakeEvidence:
     """What is observed: the traffic that a test lets flow, split as the router's confirmed tables say.
 
     `slower`: how many times as long a revision's answers take as usual. `reaching`: the part of a revision's users
-    who reach an experiment's goal.
+    who reach an experiment's goal. `few`: the part of the attempts that is counted while the table is at rest.
     """
 
     def __init__(self, clock: Clock, router: FakeRouter, record: Record) -> None:
         self.slower: dict[str, float] = {}
         self.reaching: dict[str, float] = {}
+        self.few = Fraction(1)
         self._visited: Counter[Revision] = Counter()
         self._learned: Counter[str] = Counter()
         self._clock, self._router, self._record = clock, router, record
@@ -105,7 +106,7 @@ class FakeEvidence:
             apart = self._counted_by_path(service)
             return {
                 revision: replace(self._of(revision, count), parts=apart.get(revision, {}))
-                for revision, count in self._counted(service).items()
+                for revision, count in self._counted(service, some=True).items()
             }
 
     def _of(self, revision: Revision, count: _Count) -> Sample:
@@ -119,7 +120,7 @@ class FakeEvidence:
         counts: defaultdict[Revision, dict[str, _Count]] = defaultdict(
             lambda: {path: _Count() for path in (*table.paths, OTHERS)}
         )
-        for part in self._parts(service):
+        for part in self._parts(service, some=True):
             path = next((path for path in table.paths if f"{part.path}/".startswith(f"{path}/")), OTHERS)
             counts[part.revision][path].add(part.attempts, part.failing, part.on_trial)
         return {
@@ -182,9 +183,9 @@ class FakeEvidence:
             yield Visit(version, f"{version}-{number}", path, status, reaches)
         self._visited[version] = max(self._visited[version], count)
 
-    def _counted(self, service: str) -> Mapping[Revision, _Count]:
+    def _counted(self, service: str, *, some: bool = False) -> Mapping[Revision, _Count]:
         counts: defaultdict[Revision, _Count] = defaultdict(_Count)
-        for part in self._parts(service):
+        for part in self._parts(service, some=some):
             counts[part.revision].add(part.attempts, part.failing, part.on_trial)
         return counts
 
@@ -195,13 +196,17 @@ class FakeEvidence:
                 counts[part.instance].add(part.attempts, part.failing, part.on_trial)
         return dict(counts)
 
-    def _parts(self, service: str, *, each: bool = False) -> Iterator[_Part]:
-        """What came to each version in each stretch of time; to each ready instance, where that matters."""
+    def _parts(self, service: str, *, each: bool = False, some: bool = False) -> Iterator[_Part]:
+        """What came to each version in each stretch of time; to each ready instance, where that matters.
+
+        `some`: what is counted of it.
+        """
         for seconds, flow, table in self._stretches(service):
             for backend in table.backends:
                 names = _instances(flow, backend, each=each)
                 on_trial = table.route.shield and table.trial == backend.revision
-                attempts = seconds * Fraction(flow.rate) * backend.share / len(names)
+                counted = self.few if some and table.at_rest else 1
+                attempts = seconds * Fraction(flow.rate) * backend.share / len(names) * counted
                 for name in names:
                     usual = flow.failing.get(name or "", flow.failing.get(backend.revision, 0))
                     for path, part in flow.paths.items():

@@ -73,7 +73,10 @@ def _common(admin: Path, limits: Limits) -> Document:
         "stats_flush_interval": "1s",  # histograms are merged no more often than this
         "overload_manager": _overload(limits),
         "layered_runtime": {
-            "layers": [{"name": "segue", "static_layer": {"re2.max_program_size.error_level": 1000}}]
+            "layers": [
+                {"name": "segue", "static_layer": {"re2.max_program_size.error_level": 1000}},
+                {"name": "admin", "admin_layer": {}},  # what is changed while it runs
+            ]
         },
     }
 

@@ -94,14 +94,16 @@ def _router(upstream_log: list[Document]) -> Document:
 
 
 def _attempt_log() -> Document:
-    """One sample per attempt on an instance: its outcome, and its time to the first byte."""
+    """One sample per attempt on an instance, or on some of them: its outcome, and its time to the first byte."""
     counted = {"stat": {"name": "n", "tags": [_tag(_ROUTE, _INSTANCE, _CODE, _FLAGS)]}, "value_fixed": 1}
     timed = {
         "stat": {"name": "us", "tags": [_tag(_ROUTE, _VERSION)]},
         "unit": "Microseconds",
         "value_format": "%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%",
     }
-    return _stats_logger({"stat_prefix": "attempt", "counters": [counted], "histograms": [timed]})
+    logger = _stats_logger({"stat_prefix": "attempt", "counters": [counted], "histograms": [timed]})
+    some = {"runtime_key": ATTEMPTS, "percent_sampled": {"numerator": 100}, "use_independent_randomness": True}
+    return {**logger, "filter": {"runtime_filter": some}}
 
 
 def _request_log(listen: str) -> Document:
@@ -146,6 +148,9 @@ def _stats_logger(config: Document) -> Document:
         "typed_config": {"@type": TYPE + "envoy.extensions.access_loggers.stats.v3.Config", **config},
     }
 
+
+ATTEMPTS = "segue.attempts"
+"""What Envoy's runtime calls the part of the attempts that is counted, in per cent; all, where it says nothing."""
 
 _ROUTE = "route", "%ROUTE_NAME%"
 _VERSION = "version", "%UPSTREAM_HOST_NAME%"

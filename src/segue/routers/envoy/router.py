@@ -14,18 +14,21 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from segue.core.traffic import Ends, InstanceId, Observed, RoutingTable
 from segue.errors import Refused, RouterLost, RouterRefused, SegueError
-from segue.routers.envoy import http, process, visits
+from segue.minding import beside
+from segue.routers.envoy import http, process, sampling, visits
 from segue.routers.envoy.admin import Statistics
 from segue.routers.envoy.ends import draining, ends, pattern
 from segue.routers.envoy.lasting import LastTable, next_epoch
 from segue.routers.envoy.names import address, any_of, cluster_name, statistic
 from segue.routers.envoy.proxy import Proxy
+from segue.routers.envoy.sampling import Sampling
 from segue.routers.envoy.snapshot import Builder, Kind, Snapshot
 from segue.routers.envoy.xds import ConfigServer
 from segue.together import Together
@@ -64,13 +67,19 @@ class EnvoyRouter:
         self._barrier, self._seen = Together(self._pass_barrier), Together(self._look)
         self._left: set[str] = set()
         self._barriers = 0
+        self._sampling: tuple[str, Sampling] | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Adopt the Envoy that runs, or start one. It is told nothing before the first `apply`."""
         await self._proxy.start()
+        self._looking = beside(self._look_after_rest(), "Envoy")
 
     async def close(self) -> None:
         """Let go of Envoy, which goes on serving."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         await self._proxy.close()
         await self._server.close()
         await self._last.written()
@@ -96,6 +105,8 @@ class EnvoyRouter:
             target = self._builder.build(table)
             await self._refuse_strangers(target)
             await self._open()
+            if not table.at_rest:
+                await self._sampled().count_all()
             try:
                 await self._tell(target)
             except RouterRefused:
@@ -104,6 +115,22 @@ class EnvoyRouter:
             self._snapshot, self._table = target, table
             self._forget()
             self._last.write(self._builder.services)
+
+    async def _look_after_rest(self) -> None:
+        """See to it that what is counted while nothing changes fits the traffic."""
+        while True:
+            await asyncio.sleep(sampling.EVERY)
+            async with self._busy:
+                if self._table is not None and self._table.at_rest:
+                    with suppress(RouterLost):
+                        await self._sampled().adjust(asyncio.get_running_loop().time())
+
+    def _sampled(self) -> Sampling:
+        """What the Envoy that serves counts; one that has started since then is another one."""
+        node = self._proxy.running.node
+        if self._sampling is None or self._sampling[0] != node:
+            self._sampling = node, Sampling(self._proxy.admin)
+        return self._sampling[1]
 
     async def tend(self) -> None:
         """Empty what Envoy has written for nobody, again: its last lines came after the table that needs none."""

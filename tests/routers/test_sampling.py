@@ -1,0 +1,252 @@
+"""While nothing changes and very many requests come, some attempts are counted; where it matters, all are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from segue.core.release import Experiment, Goal
+from segue.core.traffic import RoutingTable, ServiceTable, Traffic
+from segue.errors import RouterLost
+from segue.evidence.envoy import EnvoyEvidence
+from segue.routers.envoy import sampling
+from segue.routers.envoy.admin import Admin, Statistics
+from segue.routers.envoy.http import ATTEMPTS
+from segue.routers.envoy.router import EnvoyRouter
+from segue.routers.envoy.sampling import ALL, BUSY, FEW, QUIET, Sampling
+
+from .world import HALF, V1, V2, Process, World, Wrk, ask, asked, service, table, until, version
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Routers look often."""
+    monkeypatch.setattr(sampling, "EVERY", 0.2)
+
+
+async def counted(router: EnvoyRouter) -> int:
+    """The part of the attempts that Envoy says it counts, in per cent."""
+    record = json.loads((router.folder / "envoy.json").read_text())
+    entry = json.loads(await Admin(record["admin"]).get("/runtime"))["entries"].get(ATTEMPTS)
+    return int(entry["final_value"]) if entry else ALL
+
+
+async def few_are_counted(router: EnvoyRouter) -> None:
+    """Return when it counts few."""
+
+    async def few() -> bool:
+        return await counted(router) == FEW
+
+    await until(few, "that few are counted")
+
+
+async def seen(router: EnvoyRouter) -> tuple[int, int]:
+    """Attempts that were counted, and requests, of all that came."""
+    evidence = EnvoyEvidence(router)
+    samples, books = await evidence.sample("shop"), await evidence.books("shop")
+    return sum(sample.attempts for sample in samples.values()), books.total
+
+
+async def idle(router: EnvoyRouter) -> None:
+    """Return when nothing is under way."""
+
+    async def nothing() -> bool:
+        return not any((await router.stats(r"^http\.127.*\.downstream_rq_active$", only="Gauges")).values.values())
+
+    await until(nothing, "the end of what is under way")
+
+
+async def test_where_very_many_come_and_nothing_changes_chance_chooses_some_and_the_books_have_all(
+    router: EnvoyRouter, listen: str, old: Process
+) -> None:
+    await router.apply(table(service(listen, version(V1, 1, old))))
+    async with Wrk(listen) as wrk:
+        await few_are_counted(router)
+        first = await seen(router)
+
+        async def many() -> bool:
+            return (await seen(router))[1] > first[1] + 5000
+
+        await until(many, "5,000 requests")
+        attempts, requests = (now - before for now, before in zip(await seen(router), first, strict=True))
+        await wrk.stop()
+    # Six standard errors of a tenth, and what came between the two questions.
+    assert abs(attempts / requests - FEW / ALL) < 6 * (0.1 * 0.9 / requests) ** 0.5 + 0.02
+
+
+async def test_where_a_version_may_be_judged_all_are_counted_and_what_began_before_as_well(
+    router: EnvoyRouter, listen: str, old: Process, new: Process
+) -> None:
+    await router.apply(table(service(listen, version(V1, 1, old))))
+    async with Wrk(listen):
+        await few_are_counted(router)
+    await idle(router)
+    held = [asyncio.create_task(ask(listen, "/hold")) for _ in range(20)]
+    await old.holding(20)
+    await router.apply(table(service(listen, version(V1, HALF, old), version(V2, HALF, new))))
+    await router.settled()
+    assert await counted(router) == ALL
+    before = await seen(router)
+    await old.release()
+    await asyncio.gather(*held)
+    await asked(listen, 200)
+    await idle(router)
+    assert tuple(now - then for now, then in zip(await seen(router), before, strict=True)) == (220, 220)
+
+
+async def test_few_are_counted_again_once_nothing_changes(
+    router: EnvoyRouter, listen: str, old: Process, new: Process
+) -> None:
+    rests = table(service(listen, version(V1, 1, old)))
+    await router.apply(rests)
+    async with Wrk(listen):
+        await few_are_counted(router)
+        await router.apply(table(service(listen, version(V1, 1, old), version(V2, 0, new))))
+        assert await counted(router) == ALL
+        await router.apply(rests)
+        await few_are_counted(router)
+
+    async def all_are() -> bool:
+        return await counted(router) == ALL
+
+    await until(all_are, "that all are counted when little comes")
+
+
+async def test_another_control_plane_that_finds_few_counted_has_all_counted_where_it_matters(
+    tmp_path: Path, router: EnvoyRouter, listen: str, old: Process, new: Process
+) -> None:
+    await router.apply(table(service(listen, version(V1, 1, old))))
+    async with Wrk(listen):
+        await few_are_counted(router)
+        await router.close()
+        second = EnvoyRouter(tmp_path / "router", concurrency=2, drain=2)
+        await second.start()
+        try:
+            assert (second.pid, await counted(second)) == (router.pid, FEW)
+            await second.apply(table(service(listen, version(V1, 1, old), version(V2, 0, new))))
+            assert await counted(second) == ALL
+        finally:
+            await second.close()
+
+
+async def test_an_envoy_that_starts_counts_all(
+    router: EnvoyRouter, listen: str, old: Process, new: Process, world: World
+) -> None:
+    await router.apply(table(service(listen, version(V1, 1, old))))
+    async with Wrk(listen):
+        await few_are_counted(router)
+    before = router.pid
+    os.kill(before, signal.SIGKILL)
+
+    async def back() -> bool:
+        return router.pid != before
+
+    await until(back, "another Envoy")
+    assert await counted(router) == ALL
+    await router.apply(table(service(listen, version(V1, HALF, old), version(V2, HALF, new))))
+    await asked(listen, 100)
+    await idle(router)
+    assert await seen(router) == (100, 100)
+
+
+# Which tables are at rest
+
+
+GOAL = Goal("/thanks")
+REST = service("127.0.0.1:80", version(V1, 1, "127.0.0.1:1", "127.0.0.1:2"))
+
+
+def test_a_service_with_one_version_that_serves_is_at_rest() -> None:
+    assert REST.at_rest
+    assert service("127.0.0.1:80").at_rest
+    assert RoutingTable().at_rest
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        service("127.0.0.1:81", version(V1, 1, "127.0.0.1:1"), version(V2, 0), name="blog"),
+        service("127.0.0.1:81", version(V1, 1, "127.0.0.1:1", state=Traffic.DRAINING), name="blog"),
+        service("127.0.0.1:81", version(V1, 1, "127.0.0.1:1", state=Traffic.UNREADY), name="blog"),
+        service("127.0.0.1:81", version(V1, 1, "127.0.0.1:1"), name="blog", trial=V1),
+        replace(service("127.0.0.1:81", version(V1, 1, "127.0.0.1:1"), name="blog"), experiment=Experiment(GOAL)),
+    ],
+)
+def test_one_service_that_is_not_at_rest_is_enough(moved: ServiceTable) -> None:
+    assert not table(REST, moved).at_rest
+
+
+# What is asked of Envoy, and when
+
+
+class Counter:
+    """An Envoy's admin interface to which so many requests have come; `lost`: it does not answer the next change."""
+
+    def __init__(self, part: int | None = None) -> None:
+        self.part, self.came, self.changes, self.lost = part, 0, 0, False
+
+    async def stats(self, pattern: str, *, only: str, used: bool) -> Statistics:
+        return Statistics(
+            {"http.127.0.0.1_80.downstream_rq_total": self.came, "http.admin.downstream_rq_total": 10**6}
+        )
+
+    async def get(self, target: str) -> bytes:
+        entries = {} if self.part is None else {ATTEMPTS: {"final_value": str(self.part)}}
+        return json.dumps({"entries": entries}).encode()
+
+    async def post(self, target: str) -> bytes:
+        self.part, self.changes = int(target.rpartition("=")[2]), self.changes + 1
+        if self.lost:
+            self.lost = False
+            raise RouterLost("It does not answer.")
+        return b"OK"
+
+
+async def rated(envoy: Counter, *rates: float) -> list[int | None]:
+    """The parts that are counted after each look, when so many a second came before it."""
+    one, parts = Sampling(cast(Admin, envoy)), []
+    await one.adjust(0.0)
+    for number, rate in enumerate(rates, 1):
+        envoy.came += round(2 * rate)
+        await one.adjust(2.0 * number)
+        parts.append(envoy.part)
+    return parts
+
+
+async def test_few_are_counted_from_one_rate_on_and_all_below_a_lower_one() -> None:
+    between = (BUSY + QUIET) / 2
+    envoy = Counter()
+    assert await rated(envoy, between, BUSY, between, QUIET - 1, between) == [None, FEW, FEW, ALL, ALL]
+    assert envoy.changes == 2
+
+
+async def test_an_envoy_that_begins_anew_is_not_taken_for_a_busy_one() -> None:
+    envoy = Counter()
+    envoy.came = 10**9
+    assert await rated(envoy, -1000, BUSY / 2) == [None, None]
+
+
+async def test_a_change_whose_answer_was_not_heard_is_asked_about_again() -> None:
+    envoy = Counter()
+    one = Sampling(cast(Admin, envoy))
+    envoy.part, envoy.lost = FEW, True
+    with pytest.raises(RouterLost):
+        await one.count_all()
+    envoy.part = FEW  # it was not done
+    await one.count_all()
+    assert (envoy.part, envoy.changes) == (ALL, 2)
+
+
+async def test_what_is_so_already_is_not_asked_for() -> None:
+    envoy = Counter()
+    one = Sampling(cast(Admin, envoy))
+    await one.count_all()
+    await one.count_all()
+    assert envoy.changes == 0
