@@ -51,6 +51,21 @@ def test_what_may_be_the_programs_own_stands_in_a_command(command: str) -> None:
     assert receive(document, as_root=False).run.process.command == command
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "curl -f {url}/healthz",
+        """curl -s {url} | jq -e '{name}' && awk "{print}" log""",
+        """curl -w '%{http}' "$HOST:${port}" {a,b} {} \\{escaped\\} {{twice}} ({grouped})""",
+        """python3 -c 'print(f"{user}")' {url}""",
+    ],
+)
+def test_what_may_be_the_shells_own_stands_in_a_line_for_one(command: str) -> None:
+    document = parse(BASE).manifest.document()
+    document["smoke"] = [{"command": command}]
+    assert receive(document, as_root=False).smoke[0].command == command
+
+
 def test_the_placeholders_of_a_command_are_those_that_the_platform_fills_in() -> None:
     assert platform._PLACEHOLDER.pattern == rf"\{{({'|'.join(commands.PLACEHOLDERS)})\}}"
 

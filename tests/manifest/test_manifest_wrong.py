@@ -207,6 +207,17 @@ COMMANDS = [
             ("sh -c ./serve > log", ">", None),
         )
     ),
+    *(
+        on_base(
+            f"smoke: [{{command: »'{line}'}}]", "smoke[0].command", "one of {url}", "{url}", f"`{word}` is unknown"
+        )
+        for line, word in (
+            ("curl -f {ulr}/", "{ulr}"),
+            ('curl -f "{uri}/"', "{uri}"),
+        )
+    ),
+    on_base("health: {command: »'./check {port}'}", "health.command", "one of {url}", None, "`{port}` is unknown"),
+    on_base("hooks: {before: »'./migrate {version}'}", "hooks.before", "$NAME", None, "`{version}` is not filled in"),
     process("command: »A=1 ./serve", ".command", "`A` in `run.process.env`, or " + SHELL, None, "`A=…` before the"),
 ]
 

@@ -1,4 +1,4 @@
-"""A command that is run without a shell: what of it nobody would fill in or carry out.
+"""Commands, without a shell and for one: what of them nobody would fill in or carry out.
 
 Refused is what was surely meant otherwise. Braces and dollars that may be the program's own stay as they are.
 """
@@ -16,7 +16,10 @@ PLACEHOLDERS = ("port", "socket", "version", "service", "instance")
 
 _SURE = 0.7
 """How alike a word in braces has to be to a placeholder to be no word of the program's: `print` is not, `prot` is."""
-_BRACES = re.compile(r"(?<![$%{(])\{([a-z]+)\}(?!\})")
+_BRACES = re.compile(r"(?<![$%{(\\])\{([a-z]+)\}(?!\})")
+_QUOTED = re.compile(r"""'[^']*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+_ALIKE = 0.6
+"""The same within quotes in a line for a shell, where the placeholder is `url`: `ulr` is meant, `user` is not."""
 _WORD = re.compile(r"""(?:[^ \t\r\n'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+""", re.DOTALL)
 _SCRIPT_FOLLOWS = re.compile(r"-[a-z]*c")
 _OPERATOR = re.compile(r"\|\|?|&&?|;|<|\d?>>?(?:&\d|/.*)?", re.ASCII)
@@ -35,6 +38,19 @@ def program(value: object) -> str:
     _without_shell(_WORD.findall(line))
     for word in words:
         _filled_in(word)
+    return line
+
+
+def script(value: object, known: Sequence[str] = ()) -> str:
+    """A line for a shell, in which `known` are filled in. What stands in braces without quotes is for no program."""
+    line = text(value)
+    bare = _BRACES.findall(_QUOTED.sub("", line))
+    meant = [name for name in _BRACES.findall(line) if name in bare or nearest(name, known, _ALIKE)]
+    for name in meant:
+        if name not in known and known:
+            raise unknown(name, known)
+        if name not in known:
+            raise Wrong(f"`{{{name}}}` is not filled in here", expected="a variable such as `$NAME`", part=True)
     return line
 
 

@@ -57,7 +57,8 @@ _SHARE = "a share such as 10%, 0.5% or 1/3"
 _STATUSES = "a status such as 200 or a range such as 200-399"
 
 Text = Annotated[str, Kind(values.text, "text")]
-Command = Annotated[str, Kind(values.text, "a command")]
+Command = Annotated[str, Kind(commands.script, "a command")]
+CheckCommand = Annotated[str, Kind(partial(commands.script, known=("url",)), "a command")]
 Program = Annotated[str, Kind(commands.program, "a command")]
 File = Annotated[str, Kind(values.text, "a path")]
 InnerFolder = Annotated[str, Kind(values.inner_folder, "a folder inside the source, such as uploads")]

@@ -24,6 +24,7 @@ from segue.errors import Usage
 from segue.manifest import values
 from segue.manifest.judging import Evidence, Judge
 from segue.manifest.kinds import (
+    CheckCommand,
     Command,
     Count,
     Duration,
@@ -107,7 +108,7 @@ class Health(Section):
     """How an instance shows that it can serve."""
 
     path: UrlPath | None = None
-    command: Command | None = None
+    command: CheckCommand | None = None
     expect: Statuses = (200, 399)
     every: SomeTime = timedelta(milliseconds=500)
     timeout: SomeTime = timedelta(seconds=2)
@@ -147,7 +148,7 @@ class Smoke(Section):
     """One smoke test: a request or a command."""
 
     http: SmokeHttp | None = None
-    command: Command | None = None
+    command: CheckCommand | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
