@@ -9,7 +9,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +28,8 @@ WORKERS = psutil.cpu_count() or 1
 Document = dict[str, Any]
 WARM = 0.4
 """Seconds under load before what is measured: what was idle meanwhile is slower than what never is."""
-NOTICED_WITHIN = 20
-"""Seconds under load within which a router has noticed it."""
+READY_WITHIN = 20
+"""Seconds under load in which it is ready at the latest."""
 
 
 @contextmanager
@@ -58,21 +58,9 @@ def listening(pid: int, ports: set[int]) -> None:
         time.sleep(0.02)
 
 
-def noticed(folder: Path, url: str, *options: str) -> None:
-    """Load `url` until the router in `folder` has noticed that very many requests come. Raises TimeoutError."""
+def counts_few(folder: Path) -> bool:
+    """Whether the router in `folder` has noticed that very many requests come (`segue.routers.envoy.sampling`)."""
     admin = Admin(json.loads((folder / "envoy.json").read_text())["admin"])
-    command = [tool("wrk"), "-t1", "-c64", f"-d{NOTICED_WITHIN}s", *options, url]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as load:
-        try:
-            while not _counts_few(admin):
-                if load.poll() is not None:
-                    raise TimeoutError(f"Nobody has noticed the load on {url} within {NOTICED_WITHIN} s")
-                time.sleep(0.1)
-        finally:
-            load.terminate()
-
-
-def _counts_few(admin: Admin) -> bool:
     runtime = json.loads(asyncio.run(admin.get("/runtime")))
     return bool(runtime["entries"].get(ATTEMPTS, {}).get("final_value") == str(FEW))
 
@@ -176,15 +164,20 @@ class Use:
     whole: float
 
 
-def loaded(url: str, pid: int, *options: str, instances: Sequence[int] = ()) -> Use:
-    """wrk with 64 connections, for a second when it is warm, on the Envoy `pid` at `url`, before these `instances`.
+def loaded(
+    url: str,
+    pid: int,
+    *options: str,
+    instances: Sequence[int] = (),
+    ready: Callable[[], bool] = lambda: True,
+) -> Use:
+    """wrk with 64 connections, for a second when warm and `ready`, on the Envoy `pid`, before these `instances`.
 
-    Raises RuntimeError if a request is lost.
+    Raises RuntimeError if a request is lost, TimeoutError if it is never ready.
     """
-    command = [tool("wrk"), "-t1", "-c64", "-d1s", "--timeout", "10s", *options, url]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as load:
-        time.sleep(WARM)
-        load.terminate()
+    load = [tool("wrk"), "-t1", "-c64", "--timeout", "10s", *options, url]
+    _warm([*load, f"-d{READY_WITHIN}s"], ready)
+    command = [*load, "-d1s"]
     began, cpu, others = time.monotonic(), _cpu(pid), _waited_for() + sum(map(_cpu, instances))
     seen = read_wrk(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
     took, used = time.monotonic() - began, _cpu(pid) - cpu
@@ -192,6 +185,18 @@ def loaded(url: str, pid: int, *options: str, instances: Sequence[int] = ()) -> 
     if seen.lost:
         raise RuntimeError(f"{url} lost {seen.lost} requests: {seen.detail}")
     return Use(seen.requests / took, used * 1e6 / seen.requests, (used + beside) * 1e6 / seen.requests)
+
+
+def _warm(command: Sequence[str], ready: Callable[[], bool]) -> None:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as load:
+        try:
+            time.sleep(WARM)
+            while not ready():
+                if load.poll() is not None:
+                    raise TimeoutError(f"{command} has been over for a while, and nobody was ready")
+                time.sleep(0.05)
+        finally:
+            load.terminate()
 
 
 def _waited_for() -> float:

@@ -25,12 +25,12 @@ from pathlib import Path
 import common
 import instructions
 from common import Section
-from envoys import WORKERS, Document, Use, bare, careful, instance, listening, loaded, noticed, running, with_tls
+from envoys import WORKERS, Document, Use, bare, careful, counts_few, instance, listening, loaded, running, with_tls
 from features_tables import Feature, Places, every_feature
 from instructions import Counted
 
 from segue.core.traffic import Certificate, RoutingTable
-from segue.routers.envoy import static
+from segue.routers.envoy import sampling, static
 from segue.routers.envoy.router import EnvoyRouter
 from segue.testing import certificates
 from segue.testing.site import free_port
@@ -39,18 +39,22 @@ TIMES, WITH_TARGET = 12, 60
 """How often everything is started anew, and how often those with a target, for a pair of a second each: what else
 runs on the cores disturbs both sides of most pairs alike, but where its memory lies favours a process for life."""
 
+SOON = 0.5
+"""Seconds between two looks of a router at how many requests come, here: each waits for one before it is measured."""
+
 
 @dataclass(frozen=True)
 class Target:
-    """An Envoy that can be loaded."""
+    """An Envoy that can be loaded. `ready`: whether it is what is to be measured, once it is under load."""
 
     url: str
     pid: int
     options: tuple[str, ...] = ()
+    ready: Callable[[], bool] = lambda: True
 
     def loaded(self, instances: Sequence[int]) -> Use:
-        """Load it for a second, when it is warm."""
-        return loaded(self.url, self.pid, *self.options, instances=instances)
+        """Load it for a second, when it is warm and ready."""
+        return loaded(self.url, self.pid, *self.options, instances=instances, ready=self.ready)
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ class Pairs:
 def features() -> Section:
     """All rows."""
     common.progress("what each feature costs …")
+    sampling.EVERY = SOON
     with tempfile.TemporaryDirectory(prefix="sg-") as name:
         folder = Path(name)
         cert, key = certificates.write(folder, "shop", ["127.0.0.1"])
@@ -175,9 +180,7 @@ async def _routed(stack: AsyncExitStack, folder: Path, feature: Feature, places:
     scheme = "https" if feature.tls else "http"
     options = [part for field in feature.fields for part in ("-H", field)]
     url = f"{scheme}://127.0.0.1:{port}/"
-    if table.at_rest:
-        await asyncio.to_thread(noticed, folder, url, *options)
-    return Target(url, router.pid, tuple(options))
+    return Target(url, router.pid, tuple(options), (lambda: counts_few(folder)) if table.at_rest else lambda: True)
 
 
 def _counted(folder: Path, certificate: Certificate) -> Iterator[Counted]:

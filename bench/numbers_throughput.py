@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import common
-from envoys import Use, bare, instance, loaded, noticed, running
+from envoys import Use, bare, counts_few, instance, loaded, running
 from numbers_table import RUNS, Number
 
 from segue.testing.site import as_user, free_port
@@ -42,8 +42,11 @@ def _pair(*, first: bool) -> tuple[Use, Use]:
         addresses = [one["address"] for one in shop.status()["versions"]["v1"]["instances"]]
         router, port = shop.segue.home / "envoy", free_port()
         pid = json.loads((router / "envoy.json").read_text())["pid"]
-        noticed(router, shop.url)
         with running(Path(folder), "bare", bare(port, addresses), [port]) as other:
-            sides = {True: (shop.url, pid), False: (f"http://127.0.0.1:{port}/", other)}
-            uses = {ours: loaded(*sides[ours]) for ours in (first, not first)}
+            uses = {}
+            for ours in (first, not first):
+                if ours:
+                    uses[ours] = loaded(shop.url, pid, ready=lambda: counts_few(router))
+                else:
+                    uses[ours] = loaded(f"http://127.0.0.1:{port}/", other)
             return uses[True], uses[False]

@@ -72,7 +72,16 @@ def _parts(picture: Picture, now: datetime) -> Iterator[RenderableType]:
     if picture.paused:
         yield Text("  paused. Next: segue resume, or segue rollback", style="yellow")
     if picture.judging:
-        yield Text(f"  judging: {plain(picture.judging)}", style="cyan", no_wrap=True, overflow="ellipsis")
+        yield _judging(picture.judging)
+
+
+def _judging(said: str) -> Table:
+    """What is judged, whole: what it waits for stands at its end."""
+    grid = Table.grid()
+    grid.add_column(no_wrap=True, style="cyan")
+    grid.add_column(style="cyan")
+    grid.add_row("  judging: ", Text(plain(said)))
+    return grid
 
 
 def _header(picture: Picture, now: datetime) -> Text:
