@@ -43,10 +43,14 @@ def _pair(*, first: bool) -> tuple[Use, Use]:
         router, port = shop.segue.home / "envoy", free_port()
         pid = json.loads((router / "envoy.json").read_text())["pid"]
         with running(Path(folder), "bare", bare(port, addresses), [port]) as other:
-            uses = {}
-            for ours in (first, not first):
-                if ours:
-                    uses[ours] = loaded(shop.url, pid, ready=lambda: counts_few(router))
-                else:
-                    uses[ours] = loaded(f"http://127.0.0.1:{port}/", other)
-            return uses[True], uses[False]
+
+            def ours() -> Use:
+                return loaded(shop.url, pid, ready=lambda: counts_few(router))
+
+            def theirs() -> Use:
+                return loaded(f"http://127.0.0.1:{port}/", other)
+
+            if first:
+                return ours(), theirs()
+            reference = theirs()
+            return ours(), reference
