@@ -270,6 +270,32 @@ def test_a_report_accounts_for_every_request(segue: Segue, reported: None) -> No
     assert json.loads(segue("report", "r1", "--json").out) == report()
 
 
+def test_a_report_of_an_experiment_says_what_it_has_shown(segue: Segue, plane: Plane, reported: None) -> None:
+    found = {
+        "from": "v1",
+        "to": "v2",
+        "goal": "/thanks",
+        "users": {"v1": 1200, "v2": 0},
+        "reached": {"v1": 60, "v2": 0},
+        "rates": {"v1": 0.05, "v2": None},
+        "words": ["60 of 1,200 users of v1 reached /thanks (5.00 %).", "No difference was shown."],
+    }
+    plane.on("GET", "/v1/rollouts/r1/report", report(experiment=found))
+    lines = segue("report").out.splitlines()
+    assert any(line.endswith("reached /thanks (5.00 %). No difference was shown.") for line in lines)
+    table = [line.split() for line in lines[lines.index("Experiment") + 1 :][:3]]
+    assert table == [
+        ["version", "users", "reached", "/thanks", "rate"],
+        ["v1", "1,200", "60", "5.00%"],
+        ["v2", "0", "0"],
+    ]
+
+
+def test_a_report_has_no_empty_table_of_times(segue: Segue, plane: Plane, reported: None) -> None:
+    plane.on("GET", "/v1/rollouts/r1/report", report(latency_ms={"v1": {"p50": None, "p90": None, "p99": None}}))
+    assert "Latency" not in segue("report").out
+
+
 @pytest.mark.parametrize(
     ("uncounted", "why"), [(0, "the router began to count anew"), (7, "what became of some is not known")]
 )

@@ -54,7 +54,7 @@ async def signalled(lab: Lab, instance: InstanceId = OLD) -> None:
 
 def farewells(plane: ControlPlane, rollout: RolloutRecord) -> dict[str, Any]:
     """What the report of `rollout` says of them."""
-    found: dict[str, Any] = documents.report(plane.journal, rollout)["farewells"]
+    found: dict[str, Any] = documents.report(plane.journal, rollout, plane.world.clock.now())["farewells"]
     return found
 
 

@@ -6,14 +6,15 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from segue.core.release import Revision
-from segue.core.version import Health, Version
-from segue.engine.health import probe
+from segue.core.version import Health, SmokeCommand, Version
+from segue.engine.health import probe, smoke
 from segue.testing.moments import until
 
 
@@ -103,3 +104,14 @@ def _accept(stack: ExitStack, listening: socket.socket) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+@pytest.mark.parametrize(("output", "said"), [("", ""), ("no\nroute\n", ": no\nroute")])
+async def test_a_command_that_fails_a_smoke_test_is_told_with_what_it_wrote(output: str, said: str) -> None:
+    async def run(version: Version, command: str, seconds: float) -> tuple[int, str]:
+        assert command == "./smoke http://127.0.0.1:1"
+        return 3, output
+
+    version = replace(a_version(None), smoke=(SmokeCommand("./smoke {url}"),))
+    problem = await smoke(version, "127.0.0.1:1", run, 5)
+    assert problem == f"smoke test: `./smoke {{url}}` exited with 3{said}"

@@ -13,7 +13,7 @@ import pytest
 from segue.core.experiment import Visit
 from segue.core.release import Experiment, Goal, Who
 from segue.core.version import Health
-from segue.engine import people
+from segue.engine import documents, people
 from segue.engine.control import ControlPlane
 from segue.engine.orders import Answer, Asker, Order
 from segue.engine.plans import preview
@@ -90,6 +90,9 @@ def test_a_better_version_is_told_to_be_kept_and_a_person_promotes_it(lab: Lab) 
         await tidied(plane)
         after = shown(plane, rollout)
         assert after["reached"]["v2"] >= found["reached"]["v2"] and after["say"] == "keep" and after["until"] is None
+        assert not any("segue promote" in sentence for sentence in after["words"]), "it was done"
+        record = plane.journal.rollout(rollout.id)
+        assert record and documents.report(plane.journal, record, plane.world.clock.now())["experiment"] == after
         assert plane.journal._db.all("SELECT * FROM told.visitor") == [], "who they were is kept no longer"
 
     play(lab, scene, v2=0.08)

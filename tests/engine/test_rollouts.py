@@ -109,7 +109,7 @@ def test_a_deployment_after_a_scaling_says_that_it_goes_back_to_the_manifests_si
         assert (await ended(plane, await shop.scale(5, Asker()))).outcome == "promoted"
         told = "v2 gets 3 instances where v1 has 5: `replicas` says so"
         assert told in plans.preview(shop, order)["notes"]
-        assert told in documents.report(plane.journal, await deployed(plane, order))["notes"]
+        assert told in documents.report(plane.journal, await deployed(plane, order), lab.clock.now())["notes"]
 
     lab.run(scene)
 

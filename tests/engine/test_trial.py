@@ -125,7 +125,11 @@ def test_a_bad_instance_among_good_ones_is_named_and_a_bad_version_is_no_instanc
         assert (await end(plane, rollout)).outcome == "rolled_back"
         record = plane.journal.rollout(rollout)
         assert record is not None
-        named = [note for note in documents.report(plane.journal, record)["notes"] if note.startswith("it is ")]
+        named = [
+            note
+            for note in documents.report(plane.journal, record, lab.clock.now())["notes"]
+            if note.startswith("it is ")
+        ]
         assert [note.split(":")[0] for note in named] == (["it is shop-v2.1-2"] if one else [])
 
     play(lab, scene)
@@ -151,7 +155,7 @@ def test_silence_after_a_proof_that_was_not_waited_for_is_no_evidence(lab: Lab) 
         bases = [step.verdict["basis"] for step in plane.journal.steps(done.id) if step.verdict]
         assert bases == ["health", "health", "evidence"]
         assert (done.outcome, done.basis) == ("promoted", "health")
-        assert (done.reason or "").endswith(": promoted on 1 smoke test")
+        assert (done.reason or "").endswith(" (0.00 %), too few for a proof: promoted on 1 smoke test")
 
     play(lab, scene, rate=5)
 

@@ -361,3 +361,14 @@ def test_there_are_words_for_whatever_was_seen(seen: Seen, share: float, to_come
     assert not any(no in sentence for no in ("nan", "inf", "None") for sentence in said)
     if finding.say is Say.KEEP:
         assert "to 1.00 times" not in said[1] and " 1.00 to" not in said[1]
+
+
+@pytest.mark.parametrize(
+    ("seen", "last"),
+    [
+        (Seen(8095, 8120, 530, 412), "v2's users reach it 1.05 to 1.59 times as often, most likely 1.29 times."),
+        (Seen(8095, 8120, 470, 412), "No difference was shown."),
+    ],
+)
+def test_of_an_experiment_that_is_over_it_is_said_what_was_found_and_nothing_to_do(seen: Seen, last: str) -> None:
+    assert words(find(seen, 0.5), 0.5, "v2", "v1", "/thanks", over=True)[-1] == last

@@ -155,7 +155,7 @@ def _rollouts(app: FastAPI, control: ControlPlane) -> None:
     async def report(id: str, service: str | None = None) -> dict[str, Any]:
         record = rollout_of(control, id, service)
         await control.look(record)
-        return documents.report(control.journal, record)
+        return documents.report(control.journal, record, control.world.clock.now())
 
     @app.get("/v1/rollouts/{id}/explain")
     async def explain(id: str, service: str | None = None, replay: Replay = None) -> dict[str, Any]:

@@ -60,6 +60,8 @@ def _facts(document: Document) -> Iterator[tuple[str, str]]:
         yield "Basis", str(document["basis"])
     if document.get("reason"):
         yield "Reason", plain(str(document["reason"]))
+    if document.get("experiment"):
+        yield "It has shown", plain(" ".join(document["experiment"]["words"]))
     if document.get("switch_ms") is not None:
         yield "A switch took", f"{_milliseconds(document['switch_ms'])}, until the router had confirmed it"
     if document.get("rollback_ms") is not None:
@@ -69,6 +71,7 @@ def _facts(document: Document) -> Iterator[tuple[str, str]]:
 def _sections(document: Document) -> Iterator[Section]:
     yield Section("Requests", tuple(_requests(document.get("requests") or {})))
     yield Section("Goodbyes", tuple(_farewells(document.get("farewells") or {})))
+    yield Section("Experiment", tuple(_experiment(document.get("experiment") or {})))
     yield Section("Latency", tuple(_latency(document.get("latency_ms") or {})))
     yield Section("Judgements", tuple(_judgements(document.get("judgements") or [])))
     yield Section("Steps", tuple(_steps(document.get("steps") or [], document["started"])))
@@ -122,8 +125,18 @@ _PARTED = {
 }
 
 
+def _experiment(experiment: Document) -> Iterator[tuple[str, ...]]:
+    if not experiment:
+        return
+    yield "version", "users", f"reached {plain(experiment['goal'])}", "rate"
+    for name in (experiment["from"], experiment["to"]):
+        rate = experiment["rates"][name]
+        users, reached = (_number(experiment[what][name]) for what in ("users", "reached"))
+        yield name, users, reached, "" if rate is None else f"{rate:.2%}"
+
+
 def _latency(latency: Document) -> Iterator[tuple[str, ...]]:
-    if not latency:
+    if not any(value is not None for quantiles in latency.values() for value in quantiles.values()):
         return
     yield "version", "p50", "p90", "p99"
     for name, quantiles in latency.items():

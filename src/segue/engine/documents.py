@@ -10,6 +10,7 @@ from segue.core.release import Revision, version_of
 from segue.core.samples import percentile
 from segue.core.traffic import Books, Route, Sample
 from segue.engine import ledger as ledgers
+from segue.engine import people
 from segue.engine.journal import Journal
 from segue.engine.ledger import Ledger
 from segue.engine.member import Member, State
@@ -148,8 +149,8 @@ def step(record: StepRecord) -> Document:
     }
 
 
-def report(journal: Journal, record: RolloutRecord) -> Document:
-    """The account of a rollout: what was done, why, and what became of every request."""
+def report(journal: Journal, record: RolloutRecord, now: datetime) -> Document:
+    """The account of a rollout until `now`: what was done, why, and what became of every request."""
     ledger = ledgers.decode(journal.ledger(record.id))
     events = list(journal.all_events(record.id))
     steps = [step(found) for found in journal.steps(record.id)]
@@ -165,6 +166,7 @@ def report(journal: Journal, record: RolloutRecord) -> Document:
         "rollback_ms": there if record.kind == "rollback" else back,
         "steps": steps,
         "judgements": [found["verdict"] for found in steps if found["verdict"]],
+        "experiment": people.shown(journal, record, now) if record.experiment else None,
         "notes": [event.body["text"] for event in events if event.event == "note"],
         "log": list(record.log),
     }

@@ -157,7 +157,8 @@ async def smoke(version: Version, address: str, run: RunCommand, seconds: float)
 async def _smoke(version: Version, test: Smoke, address: str, run: RunCommand, seconds: float) -> str | None:
     if not isinstance(test, SmokeHttp):
         status, output = await run(version, expand(test.command, address), seconds)
-        return None if status == 0 else f"`{test.command}` exited with {status}: {output[-300:].strip()}"
+        last = output[-300:].strip()
+        return None if status == 0 else f"`{test.command}` exited with {status}{f': {last}' if last else ''}"
     if version.protocol is not Protocol.HTTP1:
         return await _smoke_called(version, test, address, seconds)
     import httpx  # a fifth of the time that the control plane takes to start, and often not needed

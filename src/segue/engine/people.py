@@ -79,7 +79,7 @@ def shown(journal: Journal, record: RolloutRecord, now: datetime) -> dict[str, A
         "seconds": round(lasted.total_seconds(), 1),
         "until": (began + experiment.most).isoformat() if began and record.decided is None else None,
         **_numbers(found, new, old),
-        "words": words(found, share, new, old, str(experiment.goal)),
+        "words": words(found, share, new, old, str(experiment.goal), over=record.decided is not None),
     }
 
 

@@ -243,7 +243,7 @@ class Runner:
         if isinstance(step, Judge) and isinstance(step.until, Proof):
             self._unproven = judged.basis is Basis.HEALTH
         if self._unproven and judged.basis is Basis.EVIDENCE:
-            judged = replace(judged, basis=Basis.HEALTH)
+            judged = replace(judged, basis=Basis.HEALTH, reason=f"{judged.reason}, too few for a proof")
         self._judged = judged
 
     # Back

@@ -175,14 +175,14 @@ def _least(enough: Callable[[float], bool], no: float, yes: float) -> float:
     return yes
 
 
-def words(finding: Finding, share: float, new: str, old: str, goal: str) -> list[str]:
-    """What was found, in sentences. `goal`: what users reach, such as a path."""
+def words(finding: Finding, share: float, new: str, old: str, goal: str, *, over: bool = False) -> list[str]:
+    """What was found, in sentences. `goal`: what users reach, such as a path. `over`: nothing is to be done."""
     if not sum(finding.users):
         return ["No user was seen yet."]
     counted = _counted(finding, new, old, goal)
     if finding.say is Say.DISTRUST:
         return [_split(finding, share, new), _DISTRUST, counted]
-    return [counted, *_often(finding, new), *_advice(finding, new, goal)]
+    return [counted, *_often(finding, new), *(_conclusion(finding) if over else _advice(finding, new, goal))]
 
 
 _DISTRUST = "Do not trust a comparison: users of one version are lost, counted twice or sent elsewhere."
@@ -243,6 +243,11 @@ def _digits(low: float, high: float) -> int:
         if high - low >= 10 ** (1 - digits) and all(end == 1 or round(end, digits) != 1 for end in (low, high)):
             return digits
     return 6
+
+
+def _conclusion(finding: Finding) -> Iterator[str]:
+    if finding.say not in (Say.KEEP, Say.DROP):
+        yield "No difference was shown."
 
 
 def _advice(finding: Finding, new: str, goal: str) -> Iterator[str]:
