@@ -313,3 +313,17 @@ def test_watch_tells_a_hold_and_its_end_with_time_and_service(process: Process, 
     assert running.wait(20) == 130
     assert any(line.endswith(f"  shop  {HELD}\n") for line in lines)
     assert any(line.endswith("  shop  went on: ann promoted it\n") for line in lines)
+
+
+@pytest.mark.parametrize("width", [20, 60, 100])
+def test_a_judgement_is_told_whole_and_leaves_room_for_who_types_ctrl_c(width: int) -> None:
+    said = (
+        "at most 27 s left; 0 of 16 attempts on v2 failed (0.00 %): not enough evidence yet, a verdict needs 364 more"
+    )
+    story = stories.Story().accepted().tell("judging", step=4, text=said)
+    console = Console(width=max(width, 40), no_color=True, file=StringIO())
+    console.print(block(picture(story), datetime.now(UTC), width))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    judging = lines[next(n for n, line in enumerate(lines) if line.startswith("  judging: ")) :]
+    assert " ".join(" ".join(judging).split()) == f"judging: {said}"
+    assert all(len(line) <= max(width, 40) - 2 for line in judging)

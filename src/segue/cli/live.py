@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from textwrap import wrap
 from typing import Self
 
 import rich.live
@@ -19,6 +20,7 @@ from segue.cli.views import COLOURS, MARKS, TO_ANSWER, ending, header, names
 from segue.core.quantities import count
 
 _BAR = 24
+_NARROW = 40
 _BEFORE, _AFTER = 3, 3
 """How many steps are shown before and after the current one."""
 
@@ -39,7 +41,7 @@ class Live:
 
     def show(self, picture: Picture, event: Event | None) -> None:
         """Draw the block again."""
-        self._live.update(block(picture, datetime.now(UTC)), refresh=True)
+        self._live.update(block(picture, datetime.now(UTC), self._console.width), refresh=True)
         if picture.finished is not None:
             self._live.stop()
             self._console.out(ending({**names(picture), **picture.finished}, on=True), highlight=False)
@@ -49,12 +51,12 @@ class Live:
         self._console.out(sentence, highlight=False)
 
 
-def block(picture: Picture, now: datetime) -> RenderableType:
-    """The whole block: header, steps, shares with instances, what is judged."""
-    return Group(*_parts(picture, now))
+def block(picture: Picture, now: datetime, width: int = 80) -> RenderableType:
+    """The whole block for a terminal of this width: header, steps, shares with instances, what is judged."""
+    return Group(*_parts(picture, now, width))
 
 
-def _parts(picture: Picture, now: datetime) -> Iterator[RenderableType]:
+def _parts(picture: Picture, now: datetime, width: int) -> Iterator[RenderableType]:
     yield _header(picture, now)
     if picture.preparing:
         yield Text(f"  ▸ {plain(picture.preparing)}", style="cyan")
@@ -72,16 +74,18 @@ def _parts(picture: Picture, now: datetime) -> Iterator[RenderableType]:
     if picture.paused:
         yield Text("  paused. Next: segue resume, or segue rollback", style="yellow")
     if picture.judging:
-        yield _judging(picture.judging)
+        yield _judging(picture.judging, width)
 
 
-def _judging(said: str) -> Table:
-    """What is judged, whole: what it waits for stands at its end."""
-    grid = Table.grid()
-    grid.add_column(no_wrap=True, style="cyan")
-    grid.add_column(style="cyan")
-    grid.add_row("  judging: ", Text(plain(said)))
-    return grid
+def _judging(said: str, width: int) -> Text:
+    """What is judged, whole: what it waits for stands at its end.
+
+    A line that fills the terminal would not do: the ``^C`` of who leaves would be a line more than we know of.
+    """
+    first = "  judging: "
+    room = max(width, _NARROW) - len("^C")
+    lines = wrap(plain(said), room, initial_indent=first, subsequent_indent=" " * len(first))
+    return Text("\n".join(lines), style="cyan", no_wrap=True)
 
 
 def _header(picture: Picture, now: datetime) -> Text:
