@@ -1,9 +1,9 @@
 """What Segue's Envoy costs: requests a second through it ÷ through a bare Envoy with a static configuration.
 
 Both have the same number of workers and the same instances, and are loaded in turn when warm, Segue's once it has
-noticed that very many requests come (`segue.routers.envoy.sampling`). The instances are Envoys that answer at once, so
-that the one before them is what is measured. All of them are started anew for each pair: where its memory lies favours
-an Envoy for life, by up to a tenth. What each part of it costs: `features.py`.
+noticed that very many requests come (`segue.routers.envoy.sampling`). The instances are Envoys that answer at once,
+so that the one before them is what is measured. All of them are started anew for each pair: where its memory lies
+favours an Envoy for life, by up to a tenth. What each part of it costs: `features.py`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -21,6 +20,7 @@ from segue.routers.envoy.router import EnvoyRouter
 from segue.testing.clock import VirtualClock
 from segue.testing.contracts.evidence import NEW, OLD, EvidenceContract, Stand, instance
 from segue.testing.fakes import World
+from segue.testing.site import free_port
 
 T = TypeVar("T")
 
@@ -123,7 +123,7 @@ class Envoy(Stand):
 
     async def _around(self, story: Coroutine[Any, Any, T]) -> T:
         servers = [await self._serve(revision, number) for revision in (OLD, NEW) for number in (1, 2)]
-        self._listen = f"127.0.0.1:{_free_port()}"
+        self._listen = f"127.0.0.1:{free_port()}"
         self._router = EnvoyRouter(self._folder, concurrency=2, drain=2)
         await self._router.start()
         try:
@@ -152,13 +152,6 @@ async def _head(reader: asyncio.StreamReader) -> bool:
         return bool(await reader.readuntil(b"\r\n\r\n"))
     except (asyncio.IncompleteReadError, ConnectionError):
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class TestFakes(EvidenceContract):

@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import shutil
-import socket
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,6 +18,7 @@ import pytest
 
 from segue.core.release import Revision, Share
 from segue.core.traffic import Backend, Endpoint, InstanceId, Route, RoutingTable, ServiceTable, Traffic
+from segue.testing.site import free_port
 
 V1, V2, V3 = Revision("v1.1"), Revision("v2.1"), Revision("v3.1")
 HALF = Fraction(1, 2)
@@ -183,10 +183,7 @@ async def closed(listen: str) -> bool:
 
 def port() -> int:
     """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        found: int = probe.getsockname()[1]
-        return found
+    return free_port()
 
 
 def endpoints(revision: str, processes: Sequence[Process | str], state: Traffic) -> tuple[Endpoint, ...]:

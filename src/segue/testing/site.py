@@ -14,7 +14,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from random import randrange
 from typing import Any
 
 import psutil
@@ -23,10 +25,12 @@ from segue.testing.load import tiny_app
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A TCP port on loopback that nobody listens on now, and that the kernel gives nobody who asks for any."""
+    while True:
+        port = randrange(10_000, 20_000)
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 class Segue:
