@@ -19,9 +19,9 @@ import psutil
 
 from segue.core.traffic import Certificate
 from segue.routers.envoy.admin import Admin
-from segue.routers.envoy.http import ATTEMPTS, TYPE
+from segue.routers.envoy.http import TYPE
 from segue.routers.envoy.process import binary
-from segue.routers.envoy.sampling import FEW
+from segue.routers.envoy.sampling import FEW, counted
 from segue.testing.load import read_wrk, tool
 
 WORKERS = psutil.cpu_count() or 1
@@ -61,8 +61,7 @@ def listening(pid: int, ports: set[int]) -> None:
 def counts_few(folder: Path) -> bool:
     """Whether the router in `folder` has noticed that very many requests come (`segue.routers.envoy.sampling`)."""
     admin = Admin(json.loads((folder / "envoy.json").read_text())["admin"])
-    runtime = json.loads(asyncio.run(admin.get("/runtime")))
-    return bool(runtime["entries"].get(ATTEMPTS, {}).get("final_value") == str(FEW))
+    return asyncio.run(counted(admin)) == FEW
 
 
 def instance() -> str:

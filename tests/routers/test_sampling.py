@@ -34,17 +34,16 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 async def counted(router: EnvoyRouter) -> int:
     """The part of the attempts that Envoy says it counts, in per cent."""
     record = json.loads((router.folder / "envoy.json").read_text())
-    entry = json.loads(await Admin(record["admin"]).get("/runtime"))["entries"].get(ATTEMPTS)
-    return int(entry["final_value"]) if entry else ALL
+    return await sampling.counted(Admin(record["admin"]))
 
 
-async def few_are_counted(router: EnvoyRouter) -> None:
-    """Return when it counts few."""
+async def until_counted(router: EnvoyRouter, part: int) -> None:
+    """Return when it counts this `part`."""
 
-    async def few() -> bool:
-        return await counted(router) == FEW
+    async def so() -> bool:
+        return await counted(router) == part
 
-    await until(few, "that few are counted")
+    await until(so, f"that {part} % are counted")
 
 
 async def seen(router: EnvoyRouter) -> tuple[int, int]:
@@ -68,7 +67,7 @@ async def test_where_very_many_come_and_nothing_changes_chance_chooses_some_and_
 ) -> None:
     await router.apply(table(service(listen, version(V1, 1, old))))
     async with Wrk(listen) as wrk:
-        await few_are_counted(router)
+        await until_counted(router, FEW)
         first = await seen(router)
 
         async def many() -> bool:
@@ -86,7 +85,7 @@ async def test_where_a_version_may_be_judged_all_are_counted_and_what_began_befo
 ) -> None:
     await router.apply(table(service(listen, version(V1, 1, old))))
     async with Wrk(listen):
-        await few_are_counted(router)
+        await until_counted(router, FEW)
     await idle(router)
     held = [asyncio.create_task(ask(listen, "/hold")) for _ in range(20)]
     await old.holding(20)
@@ -101,22 +100,18 @@ async def test_where_a_version_may_be_judged_all_are_counted_and_what_began_befo
     assert tuple(now - then for now, then in zip(await seen(router), before, strict=True)) == (220, 220)
 
 
-async def test_few_are_counted_again_once_nothing_changes(
+async def test_until_counted_again_once_nothing_changes(
     router: EnvoyRouter, listen: str, old: Process, new: Process
 ) -> None:
     rests = table(service(listen, version(V1, 1, old)))
     await router.apply(rests)
     async with Wrk(listen):
-        await few_are_counted(router)
+        await until_counted(router, FEW)
         await router.apply(table(service(listen, version(V1, 1, old), version(V2, 0, new))))
         assert await counted(router) == ALL
         await router.apply(rests)
-        await few_are_counted(router)
-
-    async def all_are() -> bool:
-        return await counted(router) == ALL
-
-    await until(all_are, "that all are counted when little comes")
+        await until_counted(router, FEW)
+    await until_counted(router, ALL)
 
 
 async def test_another_control_plane_that_finds_few_counted_has_all_counted_where_it_matters(
@@ -124,7 +119,7 @@ async def test_another_control_plane_that_finds_few_counted_has_all_counted_wher
 ) -> None:
     await router.apply(table(service(listen, version(V1, 1, old))))
     async with Wrk(listen):
-        await few_are_counted(router)
+        await until_counted(router, FEW)
         await router.close()
         second = EnvoyRouter(tmp_path / "router", concurrency=2, drain=2)
         await second.start()
@@ -141,7 +136,7 @@ async def test_an_envoy_that_starts_counts_all(
 ) -> None:
     await router.apply(table(service(listen, version(V1, 1, old))))
     async with Wrk(listen):
-        await few_are_counted(router)
+        await until_counted(router, FEW)
     before = router.pid
     os.kill(before, signal.SIGKILL)
 
@@ -220,7 +215,7 @@ async def rated(envoy: Counter, *rates: float) -> list[int | None]:
     return parts
 
 
-async def test_few_are_counted_from_one_rate_on_and_all_below_a_lower_one() -> None:
+async def test_until_counted_from_one_rate_on_and_all_below_a_lower_one() -> None:
     between = (BUSY + QUIET) / 2
     envoy = Counter()
     assert await rated(envoy, between, BUSY, between, QUIET - 1, between) == [None, FEW, FEW, ALL, ALL]

@@ -47,10 +47,11 @@ def script(value: object, known: Sequence[str] = ()) -> str:
     bare = _BRACES.findall(_QUOTED.sub("", line))
     meant = [name for name in _BRACES.findall(line) if name in bare or nearest(name, known, _ALIKE)]
     for name in meant:
-        if name not in known and known:
+        if name in known:
+            continue
+        if known:
             raise unknown(name, known)
-        if name not in known:
-            raise Wrong(f"`{{{name}}}` is not filled in here", expected="a variable such as `$NAME`", part=True)
+        raise Wrong(f"`{{{name}}}` is not filled in here", expected="a variable such as `$NAME`", part=True)
     return line
 
 
