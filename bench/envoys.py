@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import resource
 import shlex
 import signal
@@ -22,7 +23,7 @@ from segue.routers.envoy.admin import Admin
 from segue.routers.envoy.http import TYPE
 from segue.routers.envoy.process import binary
 from segue.routers.envoy.sampling import FEW, counted
-from segue.testing.load import read_wrk, tool
+from segue.testing.load import read_h2load, tool
 
 WORKERS = psutil.cpu_count() or 1
 Document = dict[str, Any]
@@ -30,6 +31,9 @@ WARM = 0.4
 """Seconds under load before what is measured: what was idle meanwhile is slower than what never is."""
 READY_WITHIN = 20
 """Seconds under load in which it is ready at the latest."""
+TURNS, REQUESTS = 8, 2500
+"""How often two are loaded in turn, and with how many requests: a quarter of a second of what this machine does."""
+_RATE = re.compile(r"finished in .*, ([\d.]+) req/s")
 
 
 @contextmanager
@@ -163,39 +167,59 @@ class Use:
     whole: float
 
 
-def loaded(
-    url: str,
-    pid: int,
-    *options: str,
-    instances: Sequence[int] = (),
-    ready: Callable[[], bool] = lambda: True,
-) -> Use:
-    """wrk with 64 connections, for a second when warm and `ready`, on the Envoy `pid`, before these `instances`.
+@dataclass(frozen=True)
+class Target:
+    """An Envoy that can be loaded. `ready`: whether it is what is to be measured, once it is under load."""
 
-    Raises RuntimeError if a request is lost, TimeoutError if it is never ready.
-    """
-    load = [tool("wrk"), "-t1", "-c64", "--timeout", "10s", *options, url]
-    _warm([*load, f"-d{READY_WITHIN}s"], ready)
-    command = [*load, "-d1s"]
-    began, cpu, others = time.monotonic(), _cpu(pid), _waited_for() + sum(map(_cpu, instances))
-    seen = read_wrk(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-    took, used = time.monotonic() - began, _cpu(pid) - cpu
-    beside = _waited_for() + sum(map(_cpu, instances)) - others
-    if seen.lost:
-        raise RuntimeError(f"{url} lost {seen.lost} requests: {seen.detail}")
-    return Use(seen.requests / took, used * 1e6 / seen.requests, (used + beside) * 1e6 / seen.requests)
+    url: str
+    pid: int
+    options: tuple[str, ...] = ()
+    ready: Callable[[], bool] = lambda: True
+
+    def warm(self) -> None:
+        """Load it until it is warm and ready. Raises TimeoutError if it is never ready."""
+        command = [tool("wrk"), "-t1", "-c64", "--timeout", "10s", *self.options, self.url, f"-d{READY_WITHIN}s"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as load:
+            try:
+                time.sleep(WARM)
+                while not self.ready():
+                    if load.poll() is not None:
+                        raise TimeoutError(f"{self.url} has been under load for a while, and was never ready")
+                    time.sleep(0.05)
+            finally:
+                load.terminate()
+
+    def loaded(self, instances: Sequence[int]) -> Use:
+        """h2load with 64 connections over HTTP/1.1 on it, before these `instances`, which may have been idle.
+
+        Raises RuntimeError if a request is lost.
+        """
+        self._ask(REQUESTS // 5)
+        cpu, others = _cpu(self.pid), _waited_for() + sum(map(_cpu, instances))
+        seconds = self._ask(REQUESTS)
+        used = _cpu(self.pid) - cpu
+        beside = _waited_for() + sum(map(_cpu, instances)) - others
+        return Use(REQUESTS / seconds, used * 1e6 / REQUESTS, (used + beside) * 1e6 / REQUESTS)
+
+    def _ask(self, requests: int) -> float:
+        """The seconds that so many took."""
+        command = [tool("h2load"), "--h1", "-t1", "-c64", f"-n{requests}", *self.options, self.url]
+        text = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        if (seen := read_h2load(text)).lost or seen.requests != requests:
+            raise RuntimeError(f"{self.url} answered {seen.requests - seen.lost} of {requests}: {seen.detail}")
+        return requests / float(_RATE.findall(text)[0])
 
 
-def _warm(command: Sequence[str], ready: Callable[[], bool]) -> None:
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as load:
-        try:
-            time.sleep(WARM)
-            while not ready():
-                if load.poll() is not None:
-                    raise TimeoutError(f"{command} has been over for a while, and nobody was ready")
-                time.sleep(0.05)
-        finally:
-            load.terminate()
+def in_turn(ours: Target, base: Target, instances: Sequence[int]) -> list[tuple[Use, Use]]:
+    """Both, loaded in turn when warm, each as often first as the other: what else runs then disturbs both alike."""
+    ours.warm()
+    base.warm()
+    pairs = []
+    for turn in range(TURNS):
+        order = (ours, base) if turn % 2 else (base, ours)
+        used = {one: one.loaded(instances) for one in order}
+        pairs.append((used[ours], used[base]))
+    return pairs
 
 
 def _waited_for() -> float:

@@ -25,7 +25,21 @@ from pathlib import Path
 import common
 import instructions
 from common import Section
-from envoys import WORKERS, Document, Use, bare, careful, counts_few, instance, listening, loaded, running, with_tls
+from envoys import (
+    TURNS,
+    WORKERS,
+    Document,
+    Target,
+    Use,
+    bare,
+    careful,
+    counts_few,
+    in_turn,
+    instance,
+    listening,
+    running,
+    with_tls,
+)
 from features_tables import Feature, Places, every_feature
 from instructions import Counted
 
@@ -35,50 +49,35 @@ from segue.routers.envoy.router import EnvoyRouter
 from segue.testing import certificates
 from segue.testing.site import free_port
 
-TIMES, WITH_TARGET = 12, 60
-"""How often everything is started anew, and how often those with a target, for a pair of a second each: what else
-runs on the cores disturbs both sides of most pairs alike, but where its memory lies favours a process for life."""
+TIMES, WITH_TARGET = 6, 24
+"""How often everything is started anew, and how often those with a target: where its memory lies favours a process
+for life."""
 
 SOON = 0.5
 """Seconds between two looks of a router at how many requests come, here: each waits for one before it is measured."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """An Envoy that can be loaded. `ready`: whether it is what is to be measured, once it is under load."""
-
-    url: str
-    pid: int
-    options: tuple[str, ...] = ()
-    ready: Callable[[], bool] = lambda: True
-
-    def loaded(self, instances: Sequence[int]) -> Use:
-        """Load it for a second, when it is warm and ready."""
-        return loaded(self.url, self.pid, *self.options, instances=instances, ready=self.ready)
-
-
-@dataclass(frozen=True)
 class Pairs:
-    """What was measured of one row: it and its base in turn."""
+    """What was measured of one row: for each start, it and its base in turn."""
 
     name: str
     target: float | None
-    runs: Sequence[tuple[Use, Use]]
+    starts: Sequence[Sequence[tuple[Use, Use]]]
+
+    def each(self, compare: Callable[[Use, Use], float]) -> list[float]:
+        """The median of `compare` in each start."""
+        return [statistics.median(compare(ours, base) for ours, base in pairs) for pairs in self.starts]
 
     @property
     def ratios(self) -> list[float]:
-        """Requests a second ÷ those of the base."""
-        return [ours.rate / base.rate for ours, base in self.runs]
+        """Requests a second ÷ those of the base, in each start."""
+        return self.each(lambda ours, base: ours.rate / base.rate)
 
     @property
     def ratio(self) -> float:
-        """The median of them."""
-        return statistics.median(self.ratios)
-
-    @property
-    def capacity(self) -> float:
-        """What the ratio would be were nothing but client, Envoy and instances on the cores: by the CPU they took."""
-        return statistics.median(base.whole / ours.whole for ours, base in self.runs)
+        """The mean of them."""
+        return statistics.mean(self.ratios)
 
     @property
     def flaws(self) -> list[str]:
@@ -88,14 +87,13 @@ class Pairs:
 
     def cells(self) -> tuple[object, ...]:
         """The row of the table."""
-        cpu = statistics.median(ours.cpu for ours, _ in self.runs)
-        dearer = statistics.median(ours.cpu / base.cpu for ours, base in self.runs)
-        more = statistics.median(ours.cpu - base.cpu for ours, base in self.runs)
-        first, _, third = statistics.quantiles(self.ratios, n=4)
+        cpu = statistics.mean(self.each(lambda ours, _: ours.cpu))
+        dearer = statistics.mean(self.each(lambda ours, base: ours.cpu / base.cpu))
+        whole = statistics.mean(self.each(lambda ours, base: ours.whole / base.whole))
         error = statistics.stdev(self.ratios) / sqrt(len(self.ratios))
-        rates = f"{self.ratio:.3f} × ± {error:.3f}", f"{first:.2f}–{third:.2f}", f"{self.capacity:.3f} ×"
+        rates = f"{self.ratio:.3f} × ± {error:.3f}", f"{min(self.ratios):.2f}–{max(self.ratios):.2f}"
         verdict = "" if self.target is None else "MISSED" if self.flaws else f"met (≥ {self.target})"
-        return self.name, *rates, f"{cpu:.0f} µs", f"{dearer:.2f} ×", f"{more:+.0f} µs", verdict
+        return self.name, *rates, f"{cpu:.0f} µs", f"{dearer:.2f} ×", f"{whole:.2f} ×", verdict
 
 
 def features() -> Section:
@@ -132,18 +130,16 @@ def _instances() -> Iterator[tuple[Places, list[int]]]:
 
 async def _measured(folder: Path, certificate: Certificate) -> list[Pairs]:
     features = every_feature(certificate)
-    runs: dict[str, list[tuple[Use, Use]]] = defaultdict(list)
+    starts: dict[str, list[list[tuple[Use, Use]]]] = defaultdict(list)
     for time in range(WITH_TARGET):
         asked = features if time < TIMES else [feature for feature in features if feature.target is not None]
         async with AsyncExitStack() as stack:
             places, pids = stack.enter_context(_instances())
             rows = await _rows(stack, folder / str(time), places, asked, certificate)
             for name, (target, base) in rows.items():
-                order = (target, base) if time % 2 else (base, target)
-                used = {one: await asyncio.to_thread(one.loaded, pids) for one in order}
-                runs[name].append((used[target], used[base]))
+                starts[name].append(await asyncio.to_thread(in_turn, target, base, pids))
     bounds = {feature.name: feature.target for feature in features}
-    return [Pairs(name, bounds.get(name), pairs) for name, pairs in runs.items()]
+    return [Pairs(name, bounds.get(name), each) for name, each in starts.items()]
 
 
 async def _rows(
@@ -224,25 +220,22 @@ def _shares(counted: Sequence[Counted]) -> str:
 
 
 def _text(rows: Sequence[Pairs]) -> str:
-    rates = "requests a second ÷ base", "middle half of the pairs", "by CPU"
-    head = ("what", *rates, "Envoy's CPU for one", "÷ base", "more", "")
-    return TEXT.format(
-        times=TIMES,
-        more=WITH_TARGET,
-        table=common.table(head, (row.cells() for row in rows)),
-    )
+    rates = "requests a second ÷ base", "least–most of a start"
+    head = ("what", *rates, "Envoy's CPU for one", "÷ base", "all CPU for one ÷ base", "")
+    table = common.table(head, (row.cells() for row in rows))
+    return TEXT.format(turns=TURNS, times=TIMES, more=WITH_TARGET, table=table)
 
 
 TEXT = """\
-wrk with 64 connections; each row and its base, a bare Envoy, in turn for a second when warm. Everything is started
-anew for each pair: {times} of them, {more} of what has a target and of what no Segue is in; medians. Target: at least
-0.95 of the base's requests a second while one version serves.
+h2load with 64 connections over HTTP/1.1; each row and its base, a bare Envoy, in turn for a quarter of a second when
+warm, {turns} times; the median of these. Then everything is started anew: {times} times, {more} times what has a
+target and what no Segue is in; the mean of all starts, and its error. Target: at least 0.95 of the base's requests a
+second while one version serves.
 
 {table}
 
 Client, instances and Envoy share the cores. "bare, once more" is an Envoy like the base: what it is off 1 by is
-noise. "by CPU": what the ratio would be if nothing else ran, by the CPU that client, Envoy and instances took for a
-request; it says more where other work runs.
+noise. "all CPU": of client, Envoy and instances.
 """
 
 COUNTED = """

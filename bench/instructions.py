@@ -146,6 +146,11 @@ def _no_logs(document: Document) -> None:
     _without("access_log")(document)
 
 
+def _no_users_address(document: Document) -> None:
+    for configuration in every(document["static_resources"]["listeners"], "route_config"):
+        configuration.pop("request_headers_to_add")
+
+
 def _no_route_policy(document: Document) -> None:
     for routes in every(document, "routes"):
         for route in routes:
@@ -160,7 +165,7 @@ PARTS: dict[str, Callable[[Document], None]] = {
     "both logs": _no_logs,
     "retries and buffered bodies": _no_route_policy,
     "taking forged headers away": _without("early_header_mutation_extensions"),
-    "the users' true addresses": _without("use_remote_address", "internal_address_config"),
+    "the users' addresses": _no_users_address,
     "a bound for the time of a header": _without("request_headers_timeout"),
     "normal paths": _without("normalize_path"),
 }

@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from segue.certificate import read
-from segue.core.traffic import Tls
+from segue.core.traffic import Preview, Tls
 from segue.evidence.envoy import EnvoyEvidence
 from segue.routers.envoy import http, listeners, process
 from segue.routers.envoy.router import EnvoyRouter
+from segue.routers.envoy.static import start_static
 from segue.testing import certificates
 
-from .world import V1, World, ask, service, table, version
+from .world import V1, World, ask, closed, port, service, table, until, version
 
 HOST = b"host: shop.example\r\n"
 GET = b"GET / HTTP/1.1\r\n" + HOST
@@ -255,8 +256,44 @@ async def test_users_do_not_say_who_they_are(edge: str, echo: Echo) -> None:
     head = await seen(edge, echo, GET + forged.encode() + b"underscored_header: mine\r\n\r\n")
     assert [line for line in head if "mine" in line] == ["underscored_header: mine"]
     fields = dict(line.split(": ", 1) for line in head[1:] if line)
-    assert fields["x-forwarded-proto"] == "http" and "," not in fields["x-forwarded-for"]
+    assert fields["x-forwarded-proto"] == "http" and fields["x-forwarded-for"] == "127.0.0.1"
+    assert not [name for name in fields if name.startswith("x-envoy-")]
     assert re.fullmatch(r"[0-9a-f-]{36}", fields["x-request-id"])
+
+
+@pytest.mark.parametrize("who", ["127.0.0.1", "127.0.0.9"])
+async def test_an_application_is_told_the_address_its_user_came_from(
+    tmp_path: Path, echo: Echo, listen: str, who: str
+) -> None:
+    preview = Preview(f"127.0.0.1:{port()}", V1)
+    shop = table(replace(service(listen, version(V1, 1, echo.address)), preview=preview))
+
+    async def told(place: str) -> list[str]:
+        user = User(*await asyncio.open_connection(*place.split(":"), local_addr=(who, 0)))
+        user.says(GET + b"x-forwarded-for: 10.1.1.1\r\n\r\n")
+        assert await user.status() == 200
+        user.writer.close()
+        return re.findall("x-forwarded-for: (.*)\r\n", echo.heads[-1])
+
+    router = EnvoyRouter(tmp_path, concurrency=1, drain=1)
+    await router.start()
+    await router.apply(shop)
+    assert (await told(listen), await told(preview.listen)) == ([who], [who])
+    await router.settled()
+    await router.shutdown()
+    assert start_static(tmp_path)
+    try:
+        await until(lambda: listens(listen), "the last table")
+        assert (await told(listen), await told(preview.listen)) == ([who], [who])
+    finally:
+        successor = EnvoyRouter(tmp_path, concurrency=1, drain=1)
+        await successor.start()
+        await successor.shutdown()
+
+
+async def listens(place: str) -> bool:
+    """Whether somebody listens there."""
+    return not await closed(place)
 
 
 async def test_what_is_said_of_the_user_cannot_be_taken_away_by_naming_it_in_connection(

@@ -60,6 +60,11 @@ def manager(listen: str, routes: Document, *, counted: bool = True) -> Document:
     }
 
 
+def configuration(listen: str) -> Document:
+    """What the routes of the listener at `listen` have in common; its hosts are to be added as ``virtual_hosts``."""
+    return {"name": listen, "ignore_port_in_host_matching": True, "request_headers_to_add": [_USER]}
+
+
 def listener(listen: str, address: Document, chains: Sequence[Document]) -> Document:
     """The listener at `listen`, whose connections go to the first of `chains` that they fit."""
     return {
@@ -237,24 +242,24 @@ _SIGN_OF_LIFE: list[Document] = [
 
 # Who a user is and how he came is for us to say: x-forwarded-*, forwarded, x-real-ip, and what an application that
 # reads them from its environment cannot tell from these, where hyphens are underscores. An expression costs more.
-_FORGED = ({"contains": "forwarded"}, {"suffix": "real-ip"}, {"suffix": "real_ip"})
+_FORGED = ({"contains": "forwarded"}, {"suffix": "real-ip"}, {"suffix": "real_ip"}, {"prefix": "x-envoy-"})
 _EARLY = "envoy.http.early_header_mutation.header_mutation"
 _UNFORGED: Document = {
     "name": _EARLY,
     "typed_config": {
         "@type": TYPE + "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-        "mutations": [{"remove_on_match": {"key_matcher": name}} for name in _FORGED],
+        "mutations": [*({"remove_on_match": {"key_matcher": name}} for name in _FORGED), {"remove": "x-request-id"}],
     },
 }
-# By default private addresses are trusted: what they say a request's identity, retries and timeout are.
-_NOBODY = {"address_prefix": "255.255.255.255", "prefix_len": 32}
+# Envoy's own `use_remote_address` says the machine's address where a user came over loopback, and costs more.
+_USER: Document = {
+    "header": {"key": "x-forwarded-for", "value": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"},
+    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+}
 # Slashes are left as they came and a silent stream is not cut: what an application sees is not ours to change.
 EDGE: Document = {
-    "use_remote_address": True,
     "normalize_path": True,
-    "preserve_external_request_id": False,
     "server_header_transformation": "PASS_THROUGH",
-    "internal_address_config": {"unix_sockets": False, "cidr_ranges": [_NOBODY]},
     "early_header_mutation_extensions": [_UNFORGED],
     "stream_idle_timeout": "0s",
     "request_timeout": "0s",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import structlog
 
 from segue.minding import beside
-from segue.routers.envoy import bootstrap, listeners, preview, process, static
+from segue.routers.envoy import bootstrap, http, listeners, preview, process, static
 from segue.routers.envoy.hosts import is_plain, virtual_host
 from segue.routers.envoy.sites import Site, by_host, shown
 from segue.routers.envoy.snapshot import Built, by_listener
@@ -87,7 +87,7 @@ class LastTable:
         return _Texts(built, ",".join(map(json.dumps, fixed)), routes)
 
     def _listener(self, listen: str, group: list[Site]) -> str:
-        routes = {"name": listen, "ignore_port_in_host_matching": True, "virtual_hosts": _HOSTS}
+        routes = {**http.configuration(listen), "virtual_hosts": _HOSTS}
         document = json.dumps(listeners.fixed(listen, shown(group), routes))
         hosts = (self._host(host, there) for host, there in by_host(group))
         return document.replace(json.dumps(_HOSTS), f"[{','.join(hosts)}]")

@@ -23,7 +23,7 @@ def routes(table: ServiceTable) -> Document | None:
     if preview.token is not None:
         found.append(_answer(table, preview, 403, f"Send the preview's token in the header {TOKEN}."))
     hosts = [{"name": "preview", "domains": ["*"], "routes": found}]
-    return {"name": preview.listen, "virtual_hosts": hosts}
+    return {**http.configuration(preview.listen), "virtual_hosts": hosts}
 
 
 def listener(listen: str, inline: Document | None = None) -> Document:

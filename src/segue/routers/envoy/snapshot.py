@@ -244,7 +244,7 @@ class Builder:
         for host, there in by_host(group):
             known = before.hosts.get(host)
             hosts[host] = known if known and _same(known[0], there) else (there, _written(host, there))
-        message = route_pb2.RouteConfiguration(name=listen, ignore_port_in_host_matching=True)
+        message = json_format.ParseDict(http.configuration(listen), route_pb2.RouteConfiguration())
         value = message.SerializeToString() + b"".join(written for _, written in hosts.values())
         self._routes[listen] = Configuration(group, hosts, Packed(type_url=Kind.ROUTES.url, value=value))
         return self._routes[listen].packed
