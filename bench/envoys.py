@@ -44,7 +44,7 @@ def running(folder: Path, name: str, document: Document, ports: Sequence[int]) -
     path.write_text(json.dumps({**document, "admin": admin}))
     command = [str(binary()), "-c", str(path), "--concurrency", str(WORKERS), "-l", "critical"]
     # In a session of its own, as Segue's is: the kernel divides the cores among sessions first.
-    envoy = subprocess.Popen([*command, "--use-dynamic-base-id"], start_new_session=True)
+    envoy = subprocess.Popen([*command, "--use-dynamic-base-id"], start_new_session=True, cwd=folder)
     try:
         listening(envoy.pid, set(ports))
         yield envoy.pid
