@@ -8,9 +8,10 @@ import re
 import resource
 import shlex
 import signal
+import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,6 +168,10 @@ class Use:
     whole: float
 
 
+Turns = Sequence[tuple[Use, Use]]
+"""What was measured in one start: what is looked at and its base, in turn."""
+
+
 @dataclass(frozen=True)
 class Target:
     """An Envoy that can be loaded. `ready`: whether it is what is to be measured, once it is under load."""
@@ -210,7 +215,7 @@ class Target:
         return requests / float(_RATE.findall(text)[0])
 
 
-def in_turn(ours: Target, base: Target, instances: Sequence[int]) -> list[tuple[Use, Use]]:
+def in_turn(ours: Target, base: Target, instances: Sequence[int]) -> Turns:
     """Both, loaded in turn when warm, each as often first as the other: what else runs then disturbs both alike."""
     ours.warm()
     base.warm()
@@ -220,6 +225,11 @@ def in_turn(ours: Target, base: Target, instances: Sequence[int]) -> list[tuple[
         used = {one: one.loaded(instances) for one in order}
         pairs.append((used[ours], used[base]))
     return pairs
+
+
+def medians(starts: Iterable[Turns], compare: Callable[[Use, Use], float]) -> list[float]:
+    """The median of `compare` in each start."""
+    return [statistics.median(compare(ours, base) for ours, base in turns) for turns in starts]
 
 
 def _waited_for() -> float:

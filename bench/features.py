@@ -30,13 +30,14 @@ from envoys import (
     WORKERS,
     Document,
     Target,
-    Use,
+    Turns,
     bare,
     careful,
     counts_few,
     in_turn,
     instance,
     listening,
+    medians,
     running,
     with_tls,
 )
@@ -63,16 +64,12 @@ class Pairs:
 
     name: str
     target: float | None
-    starts: Sequence[Sequence[tuple[Use, Use]]]
-
-    def each(self, compare: Callable[[Use, Use], float]) -> list[float]:
-        """The median of `compare` in each start."""
-        return [statistics.median(compare(ours, base) for ours, base in pairs) for pairs in self.starts]
+    starts: Sequence[Turns]
 
     @property
     def ratios(self) -> list[float]:
         """Requests a second ÷ those of the base, in each start."""
-        return self.each(lambda ours, base: ours.rate / base.rate)
+        return medians(self.starts, lambda ours, base: ours.rate / base.rate)
 
     @property
     def ratio(self) -> float:
@@ -87,9 +84,9 @@ class Pairs:
 
     def cells(self) -> tuple[object, ...]:
         """The row of the table."""
-        cpu = statistics.mean(self.each(lambda ours, _: ours.cpu))
-        dearer = statistics.mean(self.each(lambda ours, base: ours.cpu / base.cpu))
-        whole = statistics.mean(self.each(lambda ours, base: ours.whole / base.whole))
+        cpu = statistics.mean(medians(self.starts, lambda ours, _: ours.cpu))
+        dearer = statistics.mean(medians(self.starts, lambda ours, base: ours.cpu / base.cpu))
+        whole = statistics.mean(medians(self.starts, lambda ours, base: ours.whole / base.whole))
         error = statistics.stdev(self.ratios) / sqrt(len(self.ratios))
         rates = f"{self.ratio:.3f} × ± {error:.3f}", f"{min(self.ratios):.2f}–{max(self.ratios):.2f}"
         verdict = "" if self.target is None else "MISSED" if self.flaws else f"met (≥ {self.target})"
@@ -130,7 +127,7 @@ def _instances() -> Iterator[tuple[Places, list[int]]]:
 
 async def _measured(folder: Path, certificate: Certificate) -> list[Pairs]:
     features = every_feature(certificate)
-    starts: dict[str, list[list[tuple[Use, Use]]]] = defaultdict(list)
+    starts: dict[str, list[Turns]] = defaultdict(list)
     for time in range(WITH_TARGET):
         asked = features if time < TIMES else [feature for feature in features if feature.target is not None]
         async with AsyncExitStack() as stack:

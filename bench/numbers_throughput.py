@@ -9,13 +9,12 @@ favours an Envoy for life, by up to a tenth. What each part of it costs: `featur
 from __future__ import annotations
 
 import json
-import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import common
-from envoys import Target, Use, bare, counts_few, in_turn, instance, running
+from envoys import Target, Turns, bare, counts_few, in_turn, instance, medians, running
 from numbers_table import RUNS, Number
 
 from segue.testing.site import as_user, free_port
@@ -27,27 +26,25 @@ def throughput() -> Iterator[Number]:
     """The ratio of requests a second, and of Envoy's own CPU for one request."""
     common.progress("throughput …")
     starts = [_started() for _ in range(STARTS)]
-
-    def each(compare: Callable[[Use, Use], float]) -> list[float]:
-        return [statistics.median(compare(ours, theirs) for ours, theirs in pairs) for pairs in starts]
-
-    ratios = each(lambda ours, theirs: ours.rate / theirs.rate)
+    ratios = medians(starts, lambda ours, theirs: ours.rate / theirs.rate)
     yield Number("throughput through Segue's Envoy ÷ a bare Envoy", "×", ratios, 0.95, at_least=True)
-    yield Number("  requests a second through Segue's Envoy", "/s", each(lambda ours, _: ours.rate), at_least=True)
-    dearer = each(lambda ours, theirs: ours.cpu / theirs.cpu)
+    yield Number(
+        "  requests a second through Segue's Envoy", "/s", medians(starts, lambda ours, _: ours.rate), at_least=True
+    )
+    dearer = medians(starts, lambda ours, theirs: ours.cpu / theirs.cpu)
     yield Number("  CPU of Envoy for one request, Segue's ÷ bare", "×", dearer)
-    yield Number("  CPU of the bare Envoy for one request", "µs", each(lambda _, theirs: theirs.cpu))
+    yield Number("  CPU of the bare Envoy for one request", "µs", medians(starts, lambda _, theirs: theirs.cpu))
 
 
-def _started() -> list[tuple[Use, Use]]:
+def _started() -> Turns:
     """Segue's Envoy and a bare one, both new, in turn."""
     with common.shop() as shop, tempfile.TemporaryDirectory(prefix="sg-") as folder:
         shop.write(replicas=2, process={"command": instance(), **as_user()})
         shop.deploy("v1")
-        one_version = shop.status()["versions"]["v1"]["instances"]
+        instances = shop.status()["versions"]["v1"]["instances"]
         router, port = shop.segue.home / "envoy", free_port()
         pid = json.loads((router / "envoy.json").read_text())["pid"]
         ours = Target(shop.url, pid, ready=lambda: counts_few(router))
-        document = bare(port, [each["address"] for each in one_version])
+        document = bare(port, [each["address"] for each in instances])
         with running(Path(folder), "bare", document, [port]) as other:
-            return in_turn(ours, Target(f"http://127.0.0.1:{port}/", other), [each["pid"] for each in one_version])
+            return in_turn(ours, Target(f"http://127.0.0.1:{port}/", other), [each["pid"] for each in instances])
