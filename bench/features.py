@@ -59,8 +59,8 @@ SOON = 0.5
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """What was measured of one row: for each start, it and its base in turn."""
+class Row:
+    """What was measured of one configuration: in each start, it and its base in turn."""
 
     name: str
     target: float | None
@@ -125,7 +125,7 @@ def _instances() -> Iterator[tuple[Places, list[int]]]:
             process.wait(20)
 
 
-async def _measured(folder: Path, certificate: Certificate) -> list[Pairs]:
+async def _measured(folder: Path, certificate: Certificate) -> list[Row]:
     features = every_feature(certificate)
     starts: dict[str, list[Turns]] = defaultdict(list)
     for time in range(WITH_TARGET):
@@ -136,7 +136,7 @@ async def _measured(folder: Path, certificate: Certificate) -> list[Pairs]:
             for name, (target, base) in rows.items():
                 starts[name].append(await asyncio.to_thread(in_turn, target, base, pids))
     bounds = {feature.name: feature.target for feature in features}
-    return [Pairs(name, bounds.get(name), each) for name, each in starts.items()]
+    return [Row(name, bounds.get(name), each) for name, each in starts.items()]
 
 
 async def _rows(
@@ -216,7 +216,7 @@ def _shares(counted: Sequence[Counted]) -> str:
     return common.table(("what", "instructions for one request", "÷ bare"), rows)
 
 
-def _text(rows: Sequence[Pairs]) -> str:
+def _text(rows: Sequence[Row]) -> str:
     rates = "requests a second ÷ base", "least–most of a start"
     head = ("what", *rates, "Envoy's CPU for one", "÷ base", "all CPU for one ÷ base", "")
     table = common.table(head, (row.cells() for row in rows))

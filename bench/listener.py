@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="What a listener carries.")
     parser.add_argument("--only", choices=SECTIONS, help="one section; no page is written")
     given = parser.parse_args(argv)
-    tool("wrk")
+    for name in ("wrk", "h2load"):
+        tool(name)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sg-") as cache:
         os.environ["PYTHONPYCACHEPREFIX"] = cache

@@ -2,7 +2,7 @@
 
 Both have the same number of workers and the same instances, and are loaded in turn when warm, Segue's once it has
 noticed that very many requests come (`segue.routers.envoy.sampling`). The instances are Envoys that answer at once,
-so that the one before them is what is measured. All of them are started anew for each pair: where its memory lies
+so that the one before them is what is measured. All of them are started anew each time: where its memory lies
 favours an Envoy for life, by up to a tenth. What each part of it costs: `features.py`.
 """
 
@@ -27,13 +27,13 @@ def throughput() -> Iterator[Number]:
     common.progress("throughput …")
     starts = [_started() for _ in range(STARTS)]
     ratios = medians(starts, lambda ours, theirs: ours.rate / theirs.rate)
-    yield Number("throughput through Segue's Envoy ÷ a bare Envoy", "×", ratios, 0.95, at_least=True)
-    yield Number(
-        "  requests a second through Segue's Envoy", "/s", medians(starts, lambda ours, _: ours.rate), at_least=True
-    )
+    rates = medians(starts, lambda ours, _: ours.rate)
     dearer = medians(starts, lambda ours, theirs: ours.cpu / theirs.cpu)
+    cpu = medians(starts, lambda _, theirs: theirs.cpu)
+    yield Number("throughput through Segue's Envoy ÷ a bare Envoy", "×", ratios, 0.95, at_least=True)
+    yield Number("  requests a second through Segue's Envoy", "/s", rates, at_least=True)
     yield Number("  CPU of Envoy for one request, Segue's ÷ bare", "×", dearer)
-    yield Number("  CPU of the bare Envoy for one request", "µs", medians(starts, lambda _, theirs: theirs.cpu))
+    yield Number("  CPU of the bare Envoy for one request", "µs", cpu)
 
 
 def _started() -> Turns:

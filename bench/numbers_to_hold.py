@@ -67,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The numbers to hold, other than losses.")
     parser.add_argument("--only", choices=GROUPS, help="one group; no page is written")
     given = parser.parse_args(argv)
-    tool("wrk")
+    for name in ("wrk", "h2load"):
+        tool(name)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sg-") as cache:
         os.environ["PYTHONPYCACHEPREFIX"] = cache

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import ssl
 import stat
 import sys
@@ -263,10 +265,9 @@ async def test_users_do_not_say_who_they_are(edge: str, echo: Echo) -> None:
 
 @pytest.mark.parametrize("who", ["127.0.0.1", "127.0.0.9"])
 async def test_an_application_is_told_the_address_its_user_came_from(
-    tmp_path: Path, echo: Echo, listen: str, who: str
+    router: EnvoyRouter, echo: Echo, listen: str, who: str
 ) -> None:
     preview = Preview(f"127.0.0.1:{port()}", V1)
-    shop = table(replace(service(listen, version(V1, 1, echo.address)), preview=preview))
 
     async def told(place: str) -> list[str]:
         user = User(*await asyncio.open_connection(*place.split(":"), local_addr=(who, 0)))
@@ -275,20 +276,19 @@ async def test_an_application_is_told_the_address_its_user_came_from(
         user.writer.close()
         return re.findall("x-forwarded-for: (.*)\r\n", echo.heads[-1])
 
-    router = EnvoyRouter(tmp_path, concurrency=1, drain=1)
-    await router.start()
-    await router.apply(shop)
+    await router.apply(table(replace(service(listen, version(V1, 1, echo.address)), preview=preview)))
     assert (await told(listen), await told(preview.listen)) == ([who], [who])
     await router.settled()
-    await router.shutdown()
-    assert start_static(tmp_path)
+    await router.close()
+    os.kill(router.pid, signal.SIGKILL)
+    await until(lambda: closed(listen), "the death of Envoy")
+    alone = start_static(router.folder)
+    assert alone
     try:
         await until(lambda: listens(listen), "the last table")
         assert (await told(listen), await told(preview.listen)) == ([who], [who])
     finally:
-        successor = EnvoyRouter(tmp_path, concurrency=1, drain=1)
-        await successor.start()
-        await successor.shutdown()
+        os.kill(alone, signal.SIGKILL)
 
 
 async def listens(place: str) -> bool:

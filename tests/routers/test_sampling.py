@@ -100,7 +100,7 @@ async def test_where_a_version_may_be_judged_all_are_counted_and_what_began_befo
     assert tuple(now - then for now, then in zip(await seen(router), before, strict=True)) == (220, 220)
 
 
-async def test_until_counted_again_once_nothing_changes(
+async def test_few_are_counted_again_once_nothing_changes(
     router: EnvoyRouter, listen: str, old: Process, new: Process
 ) -> None:
     rests = table(service(listen, version(V1, 1, old)))
@@ -215,7 +215,7 @@ async def rated(envoy: Counter, *rates: float) -> list[int | None]:
     return parts
 
 
-async def test_until_counted_from_one_rate_on_and_all_below_a_lower_one() -> None:
+async def test_few_are_counted_from_one_rate_on_and_all_below_a_lower_one() -> None:
     between = (BUSY + QUIET) / 2
     envoy = Counter()
     assert await rated(envoy, between, BUSY, between, QUIET - 1, between) == [None, FEW, FEW, ALL, ALL]

@@ -241,7 +241,8 @@ _SIGN_OF_LIFE: list[Document] = [
 ]
 
 # Who a user is and how he came is for us to say: x-forwarded-*, forwarded, x-real-ip, and what an application that
-# reads them from its environment cannot tell from these, where hyphens are underscores. An expression costs more.
+# reads them from its environment cannot tell from these, where hyphens are underscores. What Envoy would obey, or an
+# application take for Envoy's word, is x-envoy-*. An expression costs more.
 _FORGED = ({"contains": "forwarded"}, {"suffix": "real-ip"}, {"suffix": "real_ip"}, {"prefix": "x-envoy-"})
 _EARLY = "envoy.http.early_header_mutation.header_mutation"
 _UNFORGED: Document = {
