@@ -205,8 +205,7 @@ async def _document(folder: Path, feature: Feature, places: Places, port: int) -
     finally:
         await router.shutdown()
     document: Document = json.loads((folder / static.CONFIG).read_text())
-    if table.at_rest:
-        instructions.count_few(document)
+    (instructions.rest if table.at_rest else instructions.move)(document)
     return document
 
 

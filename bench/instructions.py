@@ -15,14 +15,14 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import common
 from envoys import Document, every
 
-from segue.routers.envoy.http import ATTEMPTS
+from segue.routers.envoy.http import ATTEMPTS, RESTED, RESTS
 from segue.routers.envoy.process import binary
 from segue.routers.envoy.sampling import ALL, FEW
 from segue.testing.http1 import Answer
@@ -115,13 +115,31 @@ async def _ask(port: int, requests: int, fields: Sequence[str], tls: bool) -> No
     await asyncio.gather(*(user() for _ in range(CONNECTIONS)))
 
 
-def count_few(document: Document) -> None:
-    """Have few of the attempts counted, as a router has that has noticed that very many requests come."""
-    document["layered_runtime"]["layers"][0]["static_layer"][ATTEMPTS] = FEW
+def rest(document: Document) -> None:
+    """Have `document` as a router has it at rest that has noticed that very many requests come."""
+    for hosts in every(document["static_resources"]["listeners"], "virtual_hosts"):
+        hosts[:] = [{**host, **RESTS} for host in hosts]
+    _say(document, {ATTEMPTS: FEW, RESTED: 0})
+
+
+def move(document: Document) -> None:
+    """Have `document` as a router has it some seconds after the rest is over."""
+    _say(document, {ATTEMPTS: ALL, RESTED: 1000})
+
+
+def _say(document: Document, runtime: Mapping[str, int]) -> None:
+    document["layered_runtime"]["layers"][0]["static_layer"].update(runtime)
 
 
 def _count_all(document: Document) -> None:
-    document["layered_runtime"]["layers"][0]["static_layer"][ATTEMPTS] = ALL
+    _say(document, {ATTEMPTS: ALL})
+
+
+def _each_attempt(document: Document) -> None:
+    for hosts in every(document["static_resources"]["listeners"], "virtual_hosts"):
+        for host in hosts:
+            host.pop("metadata"), host.pop("typed_per_filter_config")
+    _say(document, {RESTED: 1000})
 
 
 def _without(*names: str) -> Callable[[Document], None]:
@@ -137,13 +155,8 @@ def _without(*names: str) -> Callable[[Document], None]:
 
 
 def _no_attempt_log(document: Document) -> None:
-    for filters in every(document, "http_filters"):
-        filters[-1]["typed_config"].pop("upstream_log", None)
-
-
-def _no_logs(document: Document) -> None:
-    _no_attempt_log(document)
-    _without("access_log")(document)
+    for logs in every(document, "access_log"):
+        del logs[1]
 
 
 def _no_users_address(document: Document) -> None:
@@ -159,10 +172,10 @@ def _no_route_policy(document: Document) -> None:
 
 
 PARTS: dict[str, Callable[[Document], None]] = {
+    "the rest: each attempt is told, a tenth counted": _each_attempt,
     "a choice of attempts: all are counted": _count_all,
-    "the log of attempts": _no_attempt_log,
-    "the log of requests": _without("access_log"),
-    "both logs": _no_logs,
+    "the log of last attempts": _no_attempt_log,
+    "all logs": _without("access_log"),
     "retries and buffered bodies": _no_route_policy,
     "taking forged headers away": _without("early_header_mutation_extensions"),
     "the users' addresses": _no_users_address,

@@ -8,6 +8,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 import pytest
+from envoy.config.route.v3 import route_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from segue.errors import RouterRefused
 from segue.routers.envoy import names, routes
 from segue.routers.envoy.config import documents
 from segue.routers.envoy.names import RouteName
-from segue.routers.envoy.snapshot import Builder, Kind
+from segue.routers.envoy.snapshot import Builder, Kind, Snapshot
 
 from .world import HALF, V1, V2, V3, service, table, version
 
@@ -151,7 +152,7 @@ def test_addresses_are_hosts_with_ports_or_unix_sockets() -> None:
 def test_only_what_changed_is_built_again() -> None:
     builder = Builder()
     one, two = (service(LISTEN, version(V1, 1), name=name, hosts=(f"{name}.x",)) for name in ("one", "two"))
-    other = service("127.0.0.1:8081", version(V1, 1), name="other")
+    other = service("127.0.0.1:8081", version(V1, 1), name="other", trial=V1)
     tables = [
         table(one, two, other),
         table(one, replace(two, backends=(version(V1, 0),)), other),
@@ -169,6 +170,26 @@ def test_only_what_changed_is_built_again() -> None:
         for before, after in pairwise(built)
     ]
     assert changes == [{("ROUTES", LISTEN)}, {("ENDPOINTS", "two@v1.1")}, {("CLUSTER", "two~v1.1")}]
+
+
+def test_where_rest_ends_hosts_lose_their_mark_and_nothing_else_is_built_again() -> None:
+    builder = Builder()
+    one, two = (service(LISTEN, version(V1, 1), name=name, hosts=(f"{name}.x",)) for name in ("one", "two"))
+    rests = builder.build(table(one, two))
+    moves = builder.build(table(one, replace(two, trial=V1)))
+    again = builder.build(table(one, two))
+    assert again == rests
+    assert _marks(rests) == {"one.x": True, "two.x": True}
+    assert _marks(moves) == {"one.x": False, "two.x": False}
+    assert all(rests.resources[kind] == moves.resources[kind] for kind in Kind if kind is not Kind.ROUTES)
+
+
+def _marks(snapshot: Snapshot) -> dict[str, bool]:
+    """Whether what comes to each host is marked as coming at rest, and has no entry in the log of attempts."""
+    routes = route_pb2.RouteConfiguration.FromString(snapshot.resources[Kind.ROUTES][LISTEN].value)
+    marks = {host.name: "segue" in host.metadata.filter_metadata for host in routes.virtual_hosts}
+    assert marks == {host.name: "segue.counted" in host.typed_per_filter_config for host in routes.virtual_hosts}
+    return marks
 
 
 def test_what_is_built_from_a_table_before_is_what_is_built_at_once() -> None:

@@ -19,7 +19,7 @@ from segue.evidence.envoy import EnvoyEvidence
 from segue.routers.envoy.router import EnvoyRouter
 from segue.testing.site import free_port
 
-from .world import V1, Answer, World, ask, service, table, until, version
+from .world import V1, V2, Answer, World, ask, service, table, until, version
 
 LEAVES = InstanceId("v1.1-1")
 OTHER = InstanceId("v1.1-2")
@@ -109,9 +109,16 @@ class Users:
     post: asyncio.Task[Answer]
 
 
-async def connected(router: EnvoyRouter, world: World, listen: str, app: App) -> Users:
+EITHER = pytest.mark.parametrize("at_rest", [True, False], ids=["at rest", "in a rollout"])
+"""When those came who are connected: which log tells of them depends on it."""
+
+
+async def connected(router: EnvoyRouter, world: World, listen: str, app: App, at_rest: bool) -> Users:
     """Users of the only instance; then it drains, and another one is ready."""
-    await router.apply(table(service(listen, version(V1, 1, app.address))))
+    sides = version(V1, 1, app.address), version(V2, 0)
+    came = table(service(listen, *sides[: 1 if at_rest else 2]))
+    assert came.at_rest == at_rest
+    await router.apply(came)
     users = Users(
         asyncio.create_task(events(listen)),
         asyncio.create_task(events_http2(listen)),
@@ -143,10 +150,11 @@ async def all_ended(router: EnvoyRouter) -> Ends:
     return (await seen(router)).ends
 
 
+@EITHER
 async def test_what_an_instance_ends_with_a_goodbye_is_whole(
-    router: EnvoyRouter, world: World, listen: str, app: App
+    router: EnvoyRouter, world: World, listen: str, app: App, at_rest: bool
 ) -> None:
-    users = await connected(router, world, listen, app)
+    users = await connected(router, world, listen, app, at_rest)
     app.process.terminate()
     assert await all_ended(router) == Ends(whole=5)
     assert (await users.events, await users.events_http2, await users.websocket) == ("whole", "whole", 1001)
@@ -154,12 +162,14 @@ async def test_what_an_instance_ends_with_a_goodbye_is_whole(
     assert await EnvoyEvidence(router).books("shop") == Books(5, answered={V1: 5})
 
 
+@EITHER
 async def test_what_breaks_off_is_cut_and_what_may_be_repeated_is(
-    router: EnvoyRouter, world: World, listen: str, app: App
+    router: EnvoyRouter, world: World, listen: str, app: App, at_rest: bool
 ) -> None:
-    users = await connected(router, world, listen, app)
+    users = await connected(router, world, listen, app, at_rest)
     app.process.kill()
-    assert await all_ended(router) == Ends(cut=4, repeated=1)
+    # Of a request that came at rest only the last attempt is told: what was repeated is not told of here.
+    assert await all_ended(router) == Ends(cut=4, repeated=0 if at_rest else 1)
     assert (await users.events, await users.events_http2, await users.websocket) == ("cut", "cut", 1006)
     assert (await users.poll) == Answer(200, "other")
     assert (await users.post).status == 503
@@ -188,8 +198,11 @@ async def test_a_goodbye_is_told_from_what_messages_say(
     assert await all_ended(router) == (Ends(whole=1) if goodbye else Ends(cut=1))
 
 
-async def test_users_who_leave_cut_nothing(router: EnvoyRouter, world: World, listen: str, app: App) -> None:
-    users = await connected(router, world, listen, app)
+@EITHER
+async def test_users_who_leave_cut_nothing(
+    router: EnvoyRouter, world: World, listen: str, app: App, at_rest: bool
+) -> None:
+    users = await connected(router, world, listen, app, at_rest)
     for task in vars(users).values():
         task.cancel()
     await asyncio.gather(*vars(users).values(), return_exceptions=True)

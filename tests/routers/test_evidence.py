@@ -9,12 +9,14 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import Any
 
+import pytest
+
 from segue.core.release import Revision
-from segue.core.traffic import Books, InstanceId, Sample
+from segue.core.traffic import Books, InstanceId, RoutingTable, Sample
 from segue.evidence.envoy import EnvoyEvidence
 from segue.routers.envoy.router import EnvoyRouter
 
-from .world import HALF, V1, V2, World, Wrk, ask, asked, port, service, table, until, version
+from .world import HALF, V1, V2, Process, World, Wrk, ask, asked, port, service, table, until, version
 
 
 async def attempts(evidence: EnvoyEvidence, revision: Revision) -> tuple[int, int]:
@@ -70,6 +72,55 @@ async def test_what_is_counted_is_what_came_and_went(router: EnvoyRouter, world:
     assert samples[V1].failures == 0
     each = await evidence.instances("shop")
     assert each == {InstanceId(f"{v}-1"): Sample(samples[v].attempts, samples[v].failures) for v in (V1, V2)}
+
+
+def alone(listen: str, at_rest: bool, *processes: Process, **more: Any) -> RoutingTable:
+    """V1, which all requests are given, at rest or not: a log of last attempts tells of them, or that of all."""
+    sides = version(V1, 1, *processes), version(V2, 0)
+    found = table(service(listen, *sides[: 1 if at_rest else 2], **more))
+    assert found.at_rest == at_rest
+    return found
+
+
+EITHER = pytest.mark.parametrize("at_rest", [True, False], ids=["at rest", "in a rollout"])
+
+
+@EITHER
+@pytest.mark.parametrize("mode", ["500", "reset", "cut"])
+async def test_every_attempt_is_told_whether_it_is_repeated_or_not(
+    router: EnvoyRouter, world: World, listen: str, mode: str, at_rest: bool
+) -> None:
+    well, ill, evidence = await world.backend("well"), await world.backend("ill"), EnvoyEvidence(router)
+    await ill.mode(mode)
+    await router.apply(alone(listen, at_rest, well, ill))
+    for method in ("GET", "POST"):
+        for _ in range(20):
+            with contextlib.suppress(asyncio.IncompleteReadError):  # what is cut
+                await ask(listen, method=method)
+    books = await books_with(evidence, 40)
+    failed, all_of_them = await ill.seen(), await ill.seen() + await well.seen()
+    assert 0 < failed < all_of_them
+    assert (books.total < all_of_them) == (mode == "reset"), "only what is reset is repeated"
+    assert await attempts(evidence, V1) == (all_of_them, failed)
+    assert sum(sample.attempts for sample in (await evidence.instances("shop")).values()) == all_of_them
+
+
+@EITHER
+async def test_who_leaves_and_what_is_late_has_failed_once(
+    router: EnvoyRouter, world: World, listen: str, at_rest: bool
+) -> None:
+    slow, evidence = await world.backend("slow"), EnvoyEvidence(router)
+    await router.apply(alone(listen, at_rest, slow))
+    users = [asyncio.create_task(ask(listen, "/hold")) for _ in range(5)]
+    await slow.holding(5)
+    for user in users:
+        user.cancel()
+    await until(lambda: tried(evidence, V1, (5, 5)), "five failures")
+    await slow.mode("hang")
+    await router.apply(alone(listen, at_rest, slow, timeout=timedelta(seconds=0.05)))
+    for _ in range(5):
+        assert (await ask(listen)).status == 504
+    await until(lambda: tried(evidence, V1, (10, 10)), "ten failures")
 
 
 async def test_a_request_whose_user_leaves_before_there_is_an_answer_has_failed(

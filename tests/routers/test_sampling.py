@@ -18,9 +18,9 @@ from segue.errors import RouterLost
 from segue.evidence.envoy import EnvoyEvidence
 from segue.routers.envoy import sampling
 from segue.routers.envoy.admin import Admin, Statistics
-from segue.routers.envoy.http import ATTEMPTS
+from segue.routers.envoy.http import ATTEMPTS, RESTED
 from segue.routers.envoy.router import EnvoyRouter
-from segue.routers.envoy.sampling import ALL, BUSY, FEW, QUIET, Sampling
+from segue.routers.envoy.sampling import ALL, BEHIND, BUSY, FEW, QUIET, Sampling
 
 from .world import HALF, V1, V2, Process, World, Wrk, ask, asked, service, table, until, version
 
@@ -34,7 +34,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 async def counted(router: EnvoyRouter) -> int:
     """The part of the attempts that Envoy says it counts, in per cent."""
     record = json.loads((router.folder / "envoy.json").read_text())
-    return await sampling.counted(Admin(record["admin"]))
+    return (await sampling.said(Admin(record["admin"])))[ATTEMPTS]
 
 
 async def until_counted(router: EnvoyRouter, part: int) -> None:
@@ -98,6 +98,51 @@ async def test_where_a_version_may_be_judged_all_are_counted_and_what_began_befo
     await asked(listen, 200)
     await idle(router)
     assert tuple(now - then for now, then in zip(await seen(router), before, strict=True)) == (220, 220)
+
+
+async def test_no_attempt_is_missed_while_rest_comes_and_goes(
+    router: EnvoyRouter, listen: str, old: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "BUSY", 1e9)
+    rests, moves = (table(service(listen, version(V1, 1, old), trial=trial)) for trial in (None, V1))
+    assert (rests.at_rest, moves.at_rest) == (True, False)
+    await router.apply(rests)
+    came = 0
+
+    async def more() -> bool:
+        return (await seen(router))[1] > came + 300
+
+    async with Wrk(listen) as wrk:
+        for _ in range(10):
+            for change in (moves, rests):
+                await router.apply(change)
+                _, came = await seen(router)
+                await until(more, "300 requests more")
+        load = await wrk.stop()
+    await idle(router)
+    attempts, requests = await seen(router)
+    assert load.errors == 0, load.text
+    assert attempts == requests
+
+
+async def test_what_came_at_rest_is_told_when_it_ends_long_after(
+    router: EnvoyRouter, listen: str, old: Process, new: Process
+) -> None:
+    await router.apply(table(service(listen, version(V1, 1, old))))
+    held = [asyncio.create_task(ask(listen, "/hold")) for _ in range(10)]
+    await old.holding(10)
+    await router.apply(table(service(listen, version(V1, HALF, old), version(V2, HALF, new))))
+    record = json.loads((router.folder / "envoy.json").read_text())
+
+    async def looks_away() -> bool:
+        return (await sampling.said(Admin(record["admin"])))[RESTED] > 0
+
+    await until(looks_away, "that what began since is not looked at")
+    await asked(listen, 100)
+    await old.release()
+    await asyncio.gather(*held)
+    await idle(router)
+    assert await seen(router) == (110, 110)
 
 
 async def test_few_are_counted_again_once_nothing_changes(
@@ -184,8 +229,9 @@ def test_one_service_that_is_not_at_rest_is_enough(moved: ServiceTable) -> None:
 class Counter:
     """An Envoy's admin interface to which so many requests have come; `lost`: it does not answer the next change."""
 
-    def __init__(self, part: int | None = None) -> None:
-        self.part, self.came, self.changes, self.lost = part, 0, 0, False
+    def __init__(self) -> None:
+        self.said: dict[str, int] = {}
+        self.came, self.changes, self.lost = 0, 0, False
 
     async def stats(self, pattern: str, *, only: str, used: bool) -> Statistics:
         return Statistics(
@@ -193,11 +239,12 @@ class Counter:
         )
 
     async def get(self, target: str) -> bytes:
-        entries = {} if self.part is None else {ATTEMPTS: {"final_value": str(self.part)}}
+        entries = {key: {"final_value": str(value)} for key, value in self.said.items()}
         return json.dumps({"entries": entries}).encode()
 
     async def post(self, target: str) -> bytes:
-        self.part, self.changes = int(target.rpartition("=")[2]), self.changes + 1
+        key, _, value = target.removeprefix("/runtime_modify?").partition("=")
+        self.said, self.changes = {**self.said, key: int(value)}, self.changes + 1
         if self.lost:
             self.lost = False
             raise RouterLost("It does not answer.")
@@ -207,11 +254,11 @@ class Counter:
 async def rated(envoy: Counter, *rates: float) -> list[int | None]:
     """The parts that are counted after each look, when so many a second came before it."""
     one, parts = Sampling(cast(Admin, envoy)), []
-    await one.adjust(0.0)
+    await one.resting(0.0)
     for number, rate in enumerate(rates, 1):
         envoy.came += round(2 * rate)
-        await one.adjust(2.0 * number)
-        parts.append(envoy.part)
+        await one.resting(2.0 * number)
+        parts.append(envoy.said.get(ATTEMPTS))
     return parts
 
 
@@ -231,17 +278,45 @@ async def test_an_envoy_that_begins_anew_is_not_taken_for_a_busy_one() -> None:
 async def test_a_change_whose_answer_was_not_heard_is_asked_about_again() -> None:
     envoy = Counter()
     one = Sampling(cast(Admin, envoy))
-    envoy.part, envoy.lost = FEW, True
+    envoy.said, envoy.lost = {ATTEMPTS: FEW}, True
     with pytest.raises(RouterLost):
-        await one.count_all()
-    envoy.part = FEW  # it was not done
-    await one.count_all()
-    assert (envoy.part, envoy.changes) == (ALL, 2)
+        await one.moves()
+    envoy.said = {ATTEMPTS: FEW}  # it was not done
+    await one.moves()
+    assert (envoy.said, envoy.changes) == ({ATTEMPTS: ALL}, 2)
 
 
 async def test_what_is_so_already_is_not_asked_for() -> None:
     envoy = Counter()
     one = Sampling(cast(Admin, envoy))
-    await one.count_all()
-    await one.count_all()
+    await one.moves()
+    await one.rests()
+    await one.rests()
     assert envoy.changes == 0
+
+
+async def test_while_there_is_no_rest_only_what_took_longer_is_looked_at_and_envoy_is_told_seldom() -> None:
+    envoy, told = Counter(), []
+    one = Sampling(cast(Admin, envoy))
+    await one.moves()
+    for second in range(0, 62, 2):
+        await one.moving(100.0 + second)
+        told.append(envoy.said.get(RESTED, 0))
+    assert all(0 <= longer <= 1000 * (2 * n - BEHIND) for n, longer in enumerate(told) if n)
+    assert told[-1] >= 1000 * (60 - BEHIND) / 2
+    assert envoy.changes == len({longer for longer in told if longer}) <= 6
+    await one.rests()
+    assert envoy.said[RESTED] == 0
+    await one.moving(200.0)
+    assert envoy.said[RESTED] == 0
+
+
+async def test_what_an_earlier_control_plane_said_is_known() -> None:
+    envoy = Counter()
+    envoy.said = {RESTED: 8000}
+    one = Sampling(cast(Admin, envoy))
+    await one.moving(0.0)
+    await one.moving(9.5)
+    assert envoy.changes == 0
+    await one.rests()
+    assert envoy.said[RESTED] == 0

@@ -1,14 +1,16 @@
 """What Envoy's own statistics say of a service's requests.
 
-Two logs are counted. `attempt`: one entry per attempt on an instance, by route, version, status and flags; the
-route says to which version the request was given, so first attempts and replays are told apart. `request`: one
-entry per user's request when it ends; the account. Rules of this file:
+Three logs are counted. `attempt`: one entry per attempt on an instance, by route, version, status and flags; the
+route says to which version the request was given, so first attempts and replays are told apart. `attempt.last`: the
+last attempt of a request when it ends, where it came at rest, so that no other entry tells of its attempts (those
+before have failed on the version that was alone), or where it was cancelled. `request`: one entry per user's request
+when it ends; the account. Rules of this file:
 
 * Only attempts of a version on its own routes are evidence: a replay's version was not chosen at random, and neither
   was that of who takes no part in an experiment.
 * An attempt that was cancelled because the other one won is evidence of nothing. One whose user left before there
   was an answer has failed: of a version that hangs users see nothing else, and those of the old one leave as well.
-  The log of attempts does not tell the two apart, that of requests does: its last attempt was at home.
+  The log of attempts does not tell the two apart, that of last attempts does: it was at home.
 * The account's total is not taken from the log: it is the number of requests that the listener has seen ended,
   less those that the log gives to other services on the same listener, or to none. One count that is missing or
   twice in any service's log thus shows in the books of all services of that listener.
@@ -31,7 +33,7 @@ from segue.core.traffic import Backend, Books, InstanceId, Sample
 from segue.errors import RouterLost
 from segue.following import Follower
 from segue.routers.envoy import paths, visits
-from segue.routers.envoy.http import VISITS
+from segue.routers.envoy.http import VISITS, YES
 from segue.routers.envoy.names import CODE, RouteName, any_of, cluster_name, parse_tag, statistic
 from segue.routers.envoy.router import EnvoyRouter
 from segue.together import Together
@@ -44,11 +46,13 @@ _Part = tuple[Revision, int | None]
 TRIES = 5
 """How often counts that were read while requests ended, and do not agree, are read again."""
 
+_ATTEMPT = r"attempt\.(?:n|last\.n\.rest\.(?P<rest>.*?)\.tries\.(?P<tries>\d+))"
 _COUNTED = re.compile(
-    r"\.n(?:\.listen\.(?P<listen>.*?))?\.route\.(?P<route>.*)\.version\.(?P<version>.*)"
-    rf"\.code\.{CODE}\.flags\.(?P<flags>.*)$"
+    rf"^(?:{_ATTEMPT}|request\.n\.listen\.(?P<listen>.*?))"
+    rf"\.route\.(?P<route>.*)\.version\.(?P<version>.*)\.code\.{CODE}\.flags\.(?P<flags>.*)$"
 )
-_TIMED = re.compile(r"^attempt\.us\.route\.(?P<route>.*)\.version\.(?P<version>.*)$")
+_TIMES = rf"attempt\.(us|last\.us\.rest\.{YES})"
+_TIMED = re.compile(rf"^{_TIMES}\.route\.(?P<route>.*)\.version\.(?P<version>.*)$")
 _NEVER_SERVED = {"UH", "UF", "NC", "NR", "OM"}
 """Envoy's flags of a request that no instance was given: none healthy, none reached, none known."""
 _CALL_FAILED = {"2", "4", "12", "13", "14", "15"}
@@ -64,10 +68,14 @@ _NO_FAULT = {"-", "URX", "UO"}
 class Count:
     """One counter: so many attempts or requests on a route, on a version (empty: none), with one outcome.
 
-    `instance`: of the version; empty where requests are counted.
+    `listen`: where requests came; empty where attempts are counted. `instance`: of the version; empty where requests
+    are counted. `last`: only the last attempts are counted, and each was its request's so manieth; 0: it is not so.
+    `at_rest`: and these requests came at rest.
     """
 
     listen: str
+    last: int
+    at_rest: bool
     route: RouteName | None
     version: str
     instance: InstanceId
@@ -131,8 +139,7 @@ class EnvoyEvidence:
 
     async def _sample(self, services: Collection[str]) -> Mapping[str, Mapping[_Part, Sample]]:
         name = any_of(services)
-        pattern = rf"^(attempt\.(n|us)\.route\.({name}):|request\.n\..*\.route\.({name}):.*\.code\.(504|0)_)"
-        found = await self._router.stats(pattern, used=True)
+        found = await self._router.stats(rf"^({_ATTEMPT}|{_TIMES})\.route\.({name}):", used=True)
         samples: defaultdict[str, dict[_Part, Sample]] = defaultdict(dict)
         for count in _counts(found.values):
             if count.route is not None and count.at_home and not count.route.aside:
@@ -149,9 +156,9 @@ class EnvoyEvidence:
     async def instances(self, service: str) -> Mapping[InstanceId, Sample]:
         """First attempts on each instance that is in the table, and on those that were, without times.
 
-        Raises RouterLost. An answer that came too late for its route's timeout is in its version's sample only.
+        Raises RouterLost.
         """
-        pattern = rf"^attempt\.n\.route\.{re.escape(service)}:"
+        pattern = rf"^{_ATTEMPT}\.route\.{re.escape(service)}:"
         found = await self._router.stats(pattern, only="Counters", used=True)
         samples = {end.instance: Sample() for backend in self._backends(service) for end in backend.endpoints}
         for count in _counts(found.values):
@@ -255,7 +262,8 @@ def _counts(values: Mapping[str, int]) -> Iterator[Count]:
             flags = frozenset(found["flags"].split(","))
             route = RouteName.parse(found["route"])
             tag = parse_tag(found["version"])
-            yield Count(found["listen"] or "", route, *tag, _code(found["code"], found["called"]), flags, number)
+            of = found["listen"] or "", int(found["tries"] or 0), found["rest"] == YES, route
+            yield Count(*of, *tag, _code(found["code"], found["called"]), flags, number)
 
 
 def _code(status: str, called: str) -> int:
@@ -264,17 +272,25 @@ def _code(status: str, called: str) -> int:
 
 
 def _weight(count: Count) -> tuple[int, int]:
-    """How many attempts, and how many failures among them, a counter stands for."""
-    if count.code == _SWITCHED:
-        return (0, 0) if count.listen else (count.number, 0)
-    if count.listen:  # its attempt was cancelled: it took longer than its route allows, or than its user waited
+    """How many attempts, and how many failures among them, a counter of attempts stands for."""
+    one, failed = _outcome(count)
+    before = count.last - 1 if count.last and count.at_rest else 0
+    return count.number * (one + before), count.number * (failed + before)
+
+
+def _outcome(count: Count) -> tuple[int, int]:
+    """The same for one entry, without the attempts before it: whether it tells of an attempt, and of a failure."""
+    if count.last:  # it was cancelled if it took longer than its route allows, or than its user waited
         late = "UT" in count.flags and count.route is not None and count.route.kind != "safe"
         left = count.code == 0 and "DC" in count.flags
-        return (count.number, count.number) if late or left else (0, 0)
+        if late or left or not count.at_rest:
+            return (1, 1) if late or left else (0, 0)
+    if count.code == _SWITCHED:
+        return 1, 0
     if count.code == 0 and count.flags <= {"-", "DC"}:
         return 0, 0
     cut = bool(count.flags & {"UPE", "UC", "UR"})
-    return count.number, count.number if cut or count.code == 0 or count.code >= 500 else 0
+    return 1, int(cut or count.code == 0 or count.code >= 500)
 
 
 def _with(sample: Sample, attempts: int, failures: int) -> Sample:

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from segue.routers.envoy import machine
-from segue.routers.envoy.http import ADS, TYPE, Document
+from segue.routers.envoy.http import ADS, RESTED, TYPE, Document
 from segue.routers.envoy.machine import Limits
 
+NEVER = 2**31
+"""Milliseconds that no request takes: where nobody can be told of rest, nothing comes at rest."""
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _MONITORS = TYPE + "envoy.extensions.resource_monitors."
 _HEAP = "envoy.resource_monitors.fixed_heap"
@@ -46,7 +48,7 @@ def asking(ads: Path, admin: Path, limits: Limits | None = None) -> Document:
 
 def static(admin: Path, clusters: Iterable[str], listeners: Iterable[str], limits: Limits | None = None) -> str:
     """Serve these, which are JSON texts, and ask nobody. `limits` as in `asking`."""
-    common = json.dumps(_common(admin, limits or machine.limits()))[:-1]
+    common = json.dumps(_common(admin, limits or machine.limits(), {RESTED: NEVER}))[:-1]
     resources = f'{{"clusters": [{",".join(clusters)}], "listeners": [{",".join(listeners)}]}}'
     return f'{common}, "static_resources": {resources}}}'
 
@@ -65,7 +67,7 @@ def fixed(cluster: Document, endpoints: Mapping[str, Document]) -> Document:
     }
 
 
-def _common(admin: Path, limits: Limits) -> Document:
+def _common(admin: Path, limits: Limits, runtime: Mapping[str, int] | None = None) -> Document:
     return {
         "node": {"id": "segue", "cluster": "segue"},
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
@@ -74,7 +76,7 @@ def _common(admin: Path, limits: Limits) -> Document:
         "overload_manager": _overload(limits),
         "layered_runtime": {
             "layers": [
-                {"name": "segue", "static_layer": {"re2.max_program_size.error_level": 1000}},
+                {"name": "segue", "static_layer": {"re2.max_program_size.error_level": 1000, **(runtime or {})}},
                 {"name": "admin", "admin_layer": {}},  # what is changed while it runs
             ]
         },

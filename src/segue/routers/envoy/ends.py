@@ -13,11 +13,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from segue.core.traffic import Backend, Ends, InstanceId, Traffic
 from segue.routers.envoy.goodbyes import GOODBYE
-from segue.routers.envoy.names import CODE, SAFE, RouteName, attempt_tag, cluster_name, parse_tag
+from segue.routers.envoy.names import ATTEMPT, CODE, SAFE, RouteName, attempt_tag, cluster_name, parse_tag
 
-_COUNTED = re.compile(
-    rf"^attempt\.n\.route\.(?P<route>.*)\.version\.(?P<tag>.*)\.code\.{CODE}\.flags\.(?P<flags>.*)$"
-)
+_COUNTED = re.compile(rf"^{ATTEMPT}\.route\.(?P<route>.*)\.version\.(?P<tag>.*)\.code\.{CODE}\.flags\.(?P<flags>.*)$")
 _UPGRADED = re.compile(r"^attempt\.websocket\.version\.(?P<tag>.*)\.flags\.(?P<flags>.*)$")
 _BROKEN = {"UC", "UR", "UPE"}
 _UNREACHED = "UF"
@@ -36,7 +34,8 @@ def draining(service: str, backends: Iterable[Backend]) -> list[str]:
 
 def pattern(tags: Collection[str]) -> str:
     """Finds what is counted with these tags, on any version's routes."""
-    return rf"^attempt\.(n\.route\..*|websocket)\.version\.({'|'.join(map(re.escape, tags))})\.(code|flags)\."
+    these = "|".join(map(re.escape, tags))
+    return rf"^attempt\.(n\.route\..*|last\.n\..*|websocket)\.version\.({these})\.(code|flags)\."
 
 
 def ends(values: Mapping[str, int]) -> dict[InstanceId, Ends]:

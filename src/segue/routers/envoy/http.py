@@ -45,7 +45,8 @@ def manager(listen: str, routes: Document, *, counted: bool = True) -> Document:
     `counted`: its requests are evidence and in the books. Else it has its own name in the statistics: the address
     may be a service's later, whose books are compared with all that came there.
     """
-    end = _router([_attempt_log()] if counted else [])
+    end = [_COUNTING, _router()] if counted else [_router()]
+    logs = [_request_log(listen), _last_attempt_log(), _upgrade_log(), *_FILES] if counted else []
     return {
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
@@ -53,9 +54,9 @@ def manager(listen: str, routes: Document, *, counted: bool = True) -> Document:
             "stat_prefix": listen if counted else f"preview~{listen}",
             **routes,
             **EDGE,
-            "http_filters": [_MARK, _BUFFER, end],
-            "upgrade_configs": [{"upgrade_type": "websocket", "filters": [_MARK, _GOODBYES, end]}],
-            "access_log": [_request_log(listen), _upgrade_log(), *_FILES] if counted else [],
+            "http_filters": [_MARK, _BUFFER, *end],
+            "upgrade_configs": [{"upgrade_type": "websocket", "filters": [_MARK, _GOODBYES, *end]}],
+            "access_log": logs,
         },
     }
 
@@ -86,29 +87,44 @@ def barrier(name: str, address: Document) -> Document:
     return {"name": name, "address": address, "filter_chains": [{"filters": filters}]}
 
 
-def _router(upstream_log: list[Document]) -> Document:
+def _router(*upstream_log: Document) -> Document:
+    """The filter that gives requests to instances, with these logs of attempts."""
     return {
         "name": "envoy.filters.http.router",
         "typed_config": {
             "@type": TYPE + "envoy.extensions.filters.http.router.v3.Router",
             "suppress_envoy_headers": True,
             "dynamic_stats": False,  # clusters' own counters by status: a tenth of a request, and nobody reads them
-            "upstream_log": upstream_log,
+            "upstream_log": list(upstream_log),
         },
     }
 
 
 def _attempt_log() -> Document:
     """One sample per attempt on an instance, or on some of them: its outcome, and its time to the first byte."""
-    counted = {"stat": {"name": "n", "tags": [_tag(_ROUTE, _INSTANCE, _CODE, _FLAGS)]}, "value_fixed": 1}
+    return {**_attempts("attempt"), "filter": _SOME}
+
+
+def _last_attempt_log() -> Document:
+    """One sample per request when it ends: its last attempt, and which one that was.
+
+    For requests that came at rest, and for those whose attempt was cancelled: the log of attempts does not say that.
+    """
+    long = {"op": "GE", "value": {"default_value": 0, "runtime_key": RESTED}}
+    wanted = [{"duration_filter": {"comparison": long}}, {"response_flag_filter": {"flags": ["UT", "DC"]}}]
+    some = {"and_filter": {"filters": [{"or_filter": {"filters": wanted}}, _SOME]}}
+    return {**_attempts("attempt.last", _RESTS, _TRIES), "filter": some}
+
+
+def _attempts(prefix: str, *marks: tuple[str, str]) -> Document:
+    tag = _tag(*marks, _ROUTE, _INSTANCE, _CODE, _FLAGS)
+    counted = {"stat": {"name": "n", "tags": [tag]}, "value_fixed": 1}
     timed = {
-        "stat": {"name": "us", "tags": [_tag(_ROUTE, _VERSION)]},
+        "stat": {"name": "us", "tags": [_tag(*marks[:1], _ROUTE, _VERSION)]},
         "unit": "Microseconds",
         "value_format": "%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%",
     }
-    logger = _stats_logger({"stat_prefix": "attempt", "counters": [counted], "histograms": [timed]})
-    some = {"runtime_key": ATTEMPTS, "percent_sampled": {"numerator": 100}, "use_independent_randomness": True}
-    return {**logger, "filter": {"runtime_filter": some}}
+    return _stats_logger({"stat_prefix": prefix, "counters": [counted], "histograms": [timed]})
 
 
 def _request_log(listen: str) -> Document:
@@ -141,9 +157,9 @@ def _file(mark: str, path: str, line: Document) -> Document:
     }
 
 
-def _tag(first: tuple[str, str], *others: tuple[str, str]) -> Document:
+def _tag(*tags: tuple[str, str]) -> Document:
     """One tag that reads as all of these, each a name and its value, would: Envoy pays for each tag at each entry."""
-    name, value = first
+    (name, value), *others = tags
     return {"name": name, "value_format": ".".join([value, *(f"{name}.{value}" for name, value in others)])}
 
 
@@ -156,7 +172,18 @@ def _stats_logger(config: Document) -> Document:
 
 ATTEMPTS = "segue.attempts"
 """What Envoy's runtime calls the part of the attempts that is counted, in per cent; all, where it says nothing."""
+RESTED = "segue.rested"
+"""What it calls the time in ms that a request has taken at least if it came at rest; where it says nothing, any."""
+_SOME: Document = {
+    "runtime_filter": {
+        "runtime_key": ATTEMPTS,
+        "percent_sampled": {"numerator": 100},
+        "use_independent_randomness": True,
+    }
+}
 
+_RESTS = "rest", "%METADATA(VIRTUAL_HOST:segue:rest)%"
+_TRIES = "tries", "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"
 _ROUTE = "route", "%ROUTE_NAME%"
 _VERSION = "version", "%UPSTREAM_HOST_NAME%"
 # One name of version and instance costs no more than one of the version.
@@ -165,7 +192,22 @@ _CODE = "code", "%RESPONSE_CODE%_%RESP(grpc-status):2%%TRAILER(grpc-status):2%"
 _FLAGS = "flags", "%RESPONSE_FLAGS%"
 
 YES = "1"
-"""The mark of what is to be written."""
+"""What a mark says where it is: that a request is to be written down, or that it came at rest."""
+
+_COUNTED = "segue.counted"
+# Where this is on, the router in it is the last filter for a request, and no other is reached (decision 0036).
+_COUNTING: Document = {
+    "name": _COUNTED,
+    "typed_config": {
+        "@type": TYPE + "envoy.extensions.filters.http.filter_chain.v3.FilterChainConfig",
+        "default_filter_chain": {"filters": [_router(_attempt_log())]},
+    },
+}
+RESTS: Document = {
+    "metadata": {"filter_metadata": {"segue": {"rest": YES}}},
+    "typed_per_filter_config": {_COUNTED: {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "disabled": True}},
+}
+"""What a host has whose requests come at rest: they are marked, and pass the router without a log of attempts."""
 
 ACCESS_LOG = "access.log"
 """The file in the folder where Envoy runs."""

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from segue.core.traffic import InstanceId
-from segue.routers.envoy.http import Document
+from segue.routers.envoy.http import YES, Document
 
 SAFE = ("safe", "read", "aside-read")
 """Routes for the methods that may be repeated."""
@@ -71,6 +71,9 @@ def parse_tag(tag: str) -> tuple[str, InstanceId]:
     version, _, instance = tag.partition("/")
     return version, InstanceId(instance)
 
+
+ATTEMPT = rf"attempt\.(?:n|last\.n\.rest\.{YES}\.tries\.(?P<tries>\d+))"
+"""A regular expression for how a count of attempts begins: of each, or, where requests came at rest, of the last."""
 
 CODE = r"(?P<code>\d+)_(?P<called>[^.]*)"
 """A regular expression for the tag of an outcome: the HTTP status, and how a gRPC call ended (empty: it is none)."""

@@ -73,7 +73,7 @@ class EnvoyRouter:
     async def start(self) -> None:
         """Adopt the Envoy that runs, or start one. It is told nothing before the first `apply`."""
         await self._proxy.start()
-        self._looking = beside(self._look_after_rest(), "Envoy")
+        self._looking = beside(self._look_after_counting(), "Envoy")
 
     async def close(self) -> None:
         """Let go of Envoy, which goes on serving."""
@@ -105,8 +105,7 @@ class EnvoyRouter:
             target = self._builder.build(table)
             await self._refuse_strangers(target)
             await self._open()
-            if not table.at_rest:
-                await self._sampled().count_all()
+            await (self._sampled().rests() if table.at_rest else self._sampled().moves())
             try:
                 await self._tell(target)
             except RouterRefused:
@@ -116,14 +115,15 @@ class EnvoyRouter:
             self._forget()
             self._last.write(self._builder.services)
 
-    async def _look_after_rest(self) -> None:
-        """See to it that what is counted while nothing changes fits the traffic."""
+    async def _look_after_counting(self) -> None:
+        """See to it that what is counted fits the traffic, and whether there is rest."""
         while True:
             await asyncio.sleep(sampling.EVERY)
             async with self._busy:
-                if self._table is not None and self._table.at_rest:
+                if self._table is not None:
                     with suppress(RouterLost):
-                        await self._sampled().adjust(asyncio.get_running_loop().time())
+                        sampled, now = self._sampled(), asyncio.get_running_loop().time()
+                        await (sampled.resting(now) if self._table.at_rest else sampled.moving(now))
 
     def _sampled(self) -> Sampling:
         """What the Envoy that serves counts; one that has started since then is another one."""

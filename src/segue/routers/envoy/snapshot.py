@@ -41,12 +41,13 @@ from segue.routers.envoy.config import ServiceDocuments
 from segue.routers.envoy.hosts import is_plain, virtual_host
 from segue.routers.envoy.http import Document
 from segue.routers.envoy.listeners import listener, secret, secret_name
+from segue.routers.envoy.newer import FilterChainConfig
 from segue.routers.envoy.routes import Routes
 from segue.routers.envoy.sites import Site, by_host, shown, sites
 
 KNOWN = (
     *(_aggregate, _buffer, _direct_response, _hashing, _hcm, _hosts, _inputs, _inspector, _options, _priorities),
-    *(_file, _lua, _metadata, _mutation, _router, _stats, _tls),
+    *(_file, _lua, _metadata, _mutation, _router, _stats, _tls, FilterChainConfig),
 )
 
 Packed = any_pb2.Any
@@ -162,9 +163,10 @@ def _parsed(documents: Sequence[Document], old: Sequence[Document], messages: Se
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The routes of one listener: of which sites, by host, and whole."""
+    """The routes of one listener: of which sites, whether at rest, by host, and whole."""
 
     sites: list[Site]
+    at_rest: bool
     hosts: Mapping[str, tuple[list[Site], bytes]]
     packed: Packed
 
@@ -191,7 +193,7 @@ class Builder:
             endpoints.update(each.endpoints)
         certificates = {listen: shown(group) for listen, group in groups.items()}
         listeners = {listen: self._listener(listen, tuple(names)) for listen, names in certificates.items()}
-        routes = {listen: self._configuration(listen, group) for listen, group in groups.items()}
+        routes = {listen: self._configuration(listen, group, table.at_rest) for listen, group in groups.items()}
         for listen, packed in previews.items():
             listeners[listen] = self._preview(listen)
             routes[listen] = packed
@@ -236,21 +238,23 @@ class Builder:
             self._previews[listen] = Kind.LISTENER.pack(preview.listener(listen))
         return self._previews[listen]
 
-    def _configuration(self, listen: str, group: list[Site]) -> Packed:
-        before = self._routes.get(listen, Configuration([], {}, Packed()))
-        if _same(before.sites, group):
+    def _configuration(self, listen: str, group: list[Site], at_rest: bool) -> Packed:
+        before = self._routes.get(listen)
+        if before is None or before.at_rest != at_rest:
+            before = Configuration([], at_rest, {}, Packed())
+        elif _same(before.sites, group):
             return before.packed
         hosts = {}
         for host, there in by_host(group):
             known = before.hosts.get(host)
-            hosts[host] = known if known and _same(known[0], there) else (there, _written(host, there))
+            hosts[host] = known if known and _same(known[0], there) else (there, _written(host, there, at_rest))
         message = json_format.ParseDict(http.configuration(listen), route_pb2.RouteConfiguration())
         value = message.SerializeToString() + b"".join(written for _, written in hosts.values())
-        self._routes[listen] = Configuration(group, hosts, Packed(type_url=Kind.ROUTES.url, value=value))
+        self._routes[listen] = Configuration(group, at_rest, hosts, Packed(type_url=Kind.ROUTES.url, value=value))
         return self._routes[listen].packed
 
 
-def _written(host: str, there: list[Site]) -> bytes:
+def _written(host: str, there: list[Site], at_rest: bool) -> bytes:
     """A virtual host as bytes of a configuration: what is written one after the other is read as one message."""
     tenants = [site.tenant for site in there]
     message = route_pb2.RouteConfiguration()
@@ -259,6 +263,8 @@ def _written(host: str, there: list[Site]) -> bytes:
         message.virtual_hosts.add(name=host, domains=[host], routes=routes)
     else:
         json_format.ParseDict(virtual_host(host, tenants), message.virtual_hosts.add())
+    if at_rest:
+        json_format.ParseDict(http.RESTS, message.virtual_hosts[0])
     written: bytes = message.SerializeToString(deterministic=True)
     return written
 
