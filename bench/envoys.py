@@ -23,7 +23,7 @@ from segue.core.traffic import Certificate
 from segue.routers.envoy.admin import Admin
 from segue.routers.envoy.http import ATTEMPTS, TYPE
 from segue.routers.envoy.process import binary
-from segue.routers.envoy.sampling import FEW, said
+from segue.routers.envoy.sampling import ALL, said
 from segue.testing.load import read_h2load, tool
 
 WORKERS = psutil.cpu_count() or 1
@@ -66,7 +66,7 @@ def listening(pid: int, ports: set[int]) -> None:
 def counts_few(folder: Path) -> bool:
     """Whether the router in `folder` has noticed that very many requests come (`segue.routers.envoy.sampling`)."""
     admin = Admin(json.loads((folder / "envoy.json").read_text())["admin"])
-    return asyncio.run(said(admin))[ATTEMPTS] == FEW
+    return asyncio.run(said(admin))[ATTEMPTS] < ALL
 
 
 def instance() -> str:

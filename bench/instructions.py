@@ -22,9 +22,9 @@ from pathlib import Path
 import common
 from envoys import Document, every
 
+from segue.routers.envoy import sampling
 from segue.routers.envoy.http import ATTEMPTS, RESTED, RESTS
 from segue.routers.envoy.process import binary
-from segue.routers.envoy.sampling import ALL, FEW
 from segue.testing.http1 import Answer
 
 WARM, COUNTED = 600, 1500
@@ -119,12 +119,12 @@ def rest(document: Document) -> None:
     """Have `document` as a router has it at rest that has noticed that very many requests come."""
     for hosts in every(document["static_resources"]["listeners"], "virtual_hosts"):
         hosts[:] = [{**host, **RESTS} for host in hosts]
-    _say(document, {ATTEMPTS: FEW, RESTED: 0})
+    _say(document, {ATTEMPTS: sampling.PARTS[0], RESTED: 0})
 
 
 def move(document: Document) -> None:
     """Have `document` as a router has it some seconds after the rest is over."""
-    _say(document, {ATTEMPTS: ALL, RESTED: 1000})
+    _say(document, {ATTEMPTS: sampling.ALL, RESTED: 1000})
 
 
 def _say(document: Document, runtime: Mapping[str, int]) -> None:
@@ -132,7 +132,7 @@ def _say(document: Document, runtime: Mapping[str, int]) -> None:
 
 
 def _count_all(document: Document) -> None:
-    _say(document, {ATTEMPTS: ALL})
+    _say(document, {ATTEMPTS: sampling.ALL})
 
 
 def _each_attempt(document: Document) -> None:
@@ -172,7 +172,7 @@ def _no_route_policy(document: Document) -> None:
 
 
 PARTS: dict[str, Callable[[Document], None]] = {
-    "the rest: each attempt is told, a tenth counted": _each_attempt,
+    "a log of its own: each attempt is told, few counted": _each_attempt,
     "a choice of attempts: all are counted": _count_all,
     "the log of last attempts": _no_attempt_log,
     "all logs": _without("access_log"),

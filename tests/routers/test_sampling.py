@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from segue.core.release import Experiment, Goal
 from segue.core.traffic import RoutingTable, ServiceTable, Traffic
@@ -20,15 +22,19 @@ from segue.routers.envoy import sampling
 from segue.routers.envoy.admin import Admin, Statistics
 from segue.routers.envoy.http import ATTEMPTS, RESTED
 from segue.routers.envoy.router import EnvoyRouter
-from segue.routers.envoy.sampling import ALL, BEHIND, BUSY, FEW, QUIET, Sampling
+from segue.routers.envoy.sampling import ALL, BEHIND, ENOUGH, PARTS, SCARCE, Sampling, due
 
 from .world import HALF, V1, V2, Process, World, Wrk, ask, asked, service, table, until, version
+
+FEW = 10
+"""Per cent that are counted here where few are."""
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Routers look often."""
+    """Routers look often, and count this part where they count few."""
     monkeypatch.setattr(sampling, "EVERY", 0.2)
+    monkeypatch.setattr(sampling, "PARTS", (FEW,))
 
 
 async def counted(router: EnvoyRouter) -> int:
@@ -103,7 +109,7 @@ async def test_where_a_version_may_be_judged_all_are_counted_and_what_began_befo
 async def test_no_attempt_is_missed_while_rest_comes_and_goes(
     router: EnvoyRouter, listen: str, old: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampling, "BUSY", 1e9)
+    monkeypatch.setattr(sampling, "ENOUGH", 1e9)
     rests, moves = (table(service(listen, version(V1, 1, old), trial=trial)) for trial in (None, V1))
     assert (rests.at_rest, moves.at_rest) == (True, False)
     await router.apply(rests)
@@ -263,16 +269,28 @@ async def rated(envoy: Counter, *rates: float) -> list[int | None]:
 
 
 async def test_few_are_counted_from_one_rate_on_and_all_below_a_lower_one() -> None:
-    between = (BUSY + QUIET) / 2
+    busy, quiet = 100 * ENOUGH / FEW, 100 * SCARCE / FEW
+    between = (busy + quiet) / 2
     envoy = Counter()
-    assert await rated(envoy, between, BUSY, between, QUIET - 1, between) == [None, FEW, FEW, ALL, ALL]
+    assert await rated(envoy, between, busy, between, quiet - 1, between) == [None, FEW, FEW, ALL, ALL]
     assert envoy.changes == 2
+
+
+@given(st.floats(0, 1e6), st.sampled_from((*PARTS, ALL)))
+def test_a_part_is_small_where_that_is_enough_and_stays_until_too_few_are_counted(rate: float, part: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "PARTS", PARTS)
+        now = due(rate, part)
+    assert now == ALL or rate * now / 100 >= SCARCE
+    assert now <= part or rate * part / 100 < SCARCE
+    assert now in (part, ALL) or rate * now / 100 >= ENOUGH
+    assert due(rate, now) == now
 
 
 async def test_an_envoy_that_begins_anew_is_not_taken_for_a_busy_one() -> None:
     envoy = Counter()
     envoy.came = 10**9
-    assert await rated(envoy, -1000, BUSY / 2) == [None, None]
+    assert await rated(envoy, -1000, 100 * SCARCE / FEW) == [None, None]
 
 
 async def test_a_change_whose_answer_was_not_heard_is_asked_about_again() -> None:

@@ -112,7 +112,7 @@ def _last_attempt_log() -> Document:
     """
     long = {"op": "GE", "value": {"default_value": 0, "runtime_key": RESTED}}
     wanted = [{"duration_filter": {"comparison": long}}, {"response_flag_filter": {"flags": ["UT", "DC"]}}]
-    some = {"and_filter": {"filters": [{"or_filter": {"filters": wanted}}, _SOME]}}
+    some = {"and_filter": {"filters": [_SOME, {"or_filter": {"filters": wanted}}]}}
     return {**_attempts("attempt.last", _RESTS, _TRIES), "filter": some}
 
 

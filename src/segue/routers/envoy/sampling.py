@@ -1,4 +1,4 @@
-"""Which attempts are counted, and by what: all of them; one in ten while nothing changes and very many come.
+"""Which attempts are counted, and by what: all of them; some while nothing changes and very many come.
 
 To count an attempt, and to take its time, is a tenth of what Envoy does for a request. Rules of this file:
 * Where a version may be judged, or an instance is to end, all are counted before Envoy is told of it: where its table
@@ -18,10 +18,11 @@ import json
 from segue.routers.envoy.admin import Admin
 from segue.routers.envoy.http import ATTEMPTS, RESTED
 
-ALL, FEW = 100, 10
-"""Per cent of the attempts that are counted."""
-BUSY, QUIET = 1000.0, 500.0
-"""Requests a second from which on few are counted, and below which all are again."""
+ALL = 100
+PARTS = 1, 2, 5, 10
+"""Per cent of the attempts that are counted where that is enough; else all."""
+ENOUGH, SCARCE = 100.0, 50.0
+"""Attempts counted a second that are enough to choose a part, and below which it is chosen anew."""
 EVERY = 2.0
 """Seconds between two looks of a router at what is due."""
 BEHIND = 1.0
@@ -29,6 +30,12 @@ BEHIND = 1.0
 _UNSAID = {ATTEMPTS: ALL, RESTED: 0}
 _CAME = r"^http\..*\.downstream_rq_total$"
 _OWN = "http.admin.downstream_rq_total"
+
+
+def due(rate: float, part: int) -> int:
+    """The per cent to count while so many requests come a second, where `part` per cent are counted so far."""
+    least = next((some for some in PARTS if rate * some >= 100 * ENOUGH), ALL)
+    return least if least < part or rate * part < 100 * SCARCE else part
 
 
 async def said(admin: Admin) -> dict[str, int]:
@@ -80,10 +87,7 @@ class Sampling:
         if last is None or now <= last[0]:
             return
         rate = (came - last[1]) / (now - last[0])
-        if rate >= BUSY:
-            await self._say(ATTEMPTS, FEW)
-        elif rate < QUIET:
-            await self._say(ATTEMPTS, ALL)
+        await self._say(ATTEMPTS, due(rate, (await self._now())[ATTEMPTS]))
 
     async def _came(self) -> int:
         """Requests since Envoy's start, without our own."""
