@@ -10,6 +10,8 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
 
 from segue.core.release import Revision
 from segue.core.traffic import Books, InstanceId, RoutingTable, Sample
@@ -115,12 +117,24 @@ async def test_who_leaves_and_what_is_late_has_failed_once(
     await slow.holding(5)
     for user in users:
         user.cancel()
-    await until(lambda: tried(evidence, V1, (5, 5)), "five failures")
+    _, writer = await asyncio.open_connection(*listen.split(":"))
+    http, streams = H2Connection(), (1, 3, 5)
+    http.initiate_connection()
+    for stream in streams:
+        head = {":method": "GET", ":path": "/hold", ":authority": "x", ":scheme": "http"}
+        http.send_headers(stream, list(head.items()), end_stream=True)
+    writer.write(http.data_to_send())
+    await slow.holding(8)
+    for stream in streams:
+        http.reset_stream(stream, ErrorCodes.CANCEL)
+    writer.write(http.data_to_send())  # as a browser whose user goes elsewhere; its connection stays
+    await until(lambda: tried(evidence, V1, (8, 8)), "eight failures")
+    writer.close()
     await slow.mode("hang")
     await router.apply(alone(listen, at_rest, slow, timeout=timedelta(seconds=0.05)))
     for _ in range(5):
         assert (await ask(listen)).status == 504
-    await until(lambda: tried(evidence, V1, (10, 10)), "ten failures")
+    await until(lambda: tried(evidence, V1, (13, 13)), "thirteen failures")
 
 
 async def test_a_request_whose_user_leaves_before_there_is_an_answer_has_failed(

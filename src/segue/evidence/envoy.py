@@ -58,6 +58,8 @@ _NEVER_SERVED = {"UH", "UF", "NC", "NR", "OM"}
 _CALL_FAILED = {"2", "4", "12", "13", "14", "15"}
 """What a gRPC call ends with that its server could not answer: unknown, deadline exceeded, unimplemented, internal,
 unavailable, data loss. The others are answers, as 404 is one."""
+_LEFT = {"DC", "DR"}
+"""The user has closed the connection, or, over HTTP/2, given the request up."""
 _SWITCHED = 101
 """The status of a WebSocket, which ends with the same flags, be it after a close frame or not: it was answered."""
 _NO_FAULT = {"-", "URX", "UO"}
@@ -282,7 +284,7 @@ def _outcome(count: Count) -> tuple[int, int]:
     """The same for one entry, without the attempts before it: whether it tells of an attempt, and of a failure."""
     if count.last:  # it was cancelled if it took longer than its route allows, or than its user waited
         late = "UT" in count.flags and count.route is not None and count.route.kind != "safe"
-        left = count.code == 0 and "DC" in count.flags
+        left = count.code == 0 and bool(count.flags & _LEFT)
         if late or left or not count.at_rest:
             return (1, 1) if late or left else (0, 0)
     if count.code == _SWITCHED:

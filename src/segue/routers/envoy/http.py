@@ -111,7 +111,7 @@ def _last_attempt_log() -> Document:
     For requests that came at rest, and for those whose attempt was cancelled: the log of attempts does not say that.
     """
     long = {"op": "GE", "value": {"default_value": 0, "runtime_key": RESTED}}
-    wanted = [{"duration_filter": {"comparison": long}}, {"response_flag_filter": {"flags": ["UT", "DC"]}}]
+    wanted = [{"duration_filter": {"comparison": long}}, {"response_flag_filter": {"flags": ["UT", "DC", "DR"]}}]
     some = {"and_filter": {"filters": [_SOME, {"or_filter": {"filters": wanted}}]}}
     return {**_attempts("attempt.last", _RESTS, _TRIES), "filter": some}
 
