@@ -138,7 +138,8 @@ def _count_all(document: Document) -> None:
 def _each_attempt(document: Document) -> None:
     for hosts in every(document["static_resources"]["listeners"], "virtual_hosts"):
         for host in hosts:
-            host.pop("metadata"), host.pop("typed_per_filter_config")
+            for key in RESTS:
+                del host[key]
     _say(document, {RESTED: 1000})
 
 

@@ -51,7 +51,7 @@ _COUNTED = re.compile(
     rf"^(?:{_ATTEMPT}|request\.n\.listen\.(?P<listen>.*?))"
     rf"\.route\.(?P<route>.*)\.version\.(?P<version>.*)\.code\.{CODE}\.flags\.(?P<flags>.*)$"
 )
-_TIMES = rf"attempt\.(us|last\.us\.rest\.{YES})"
+_TIMES = rf"attempt\.(us|last\.us\.rest\.{YES}\.tries\.\d+)"
 _TIMED = re.compile(rf"^{_TIMES}\.route\.(?P<route>.*)\.version\.(?P<version>.*)$")
 _NEVER_SERVED = {"UH", "UF", "NC", "NR", "OM"}
 """Envoy's flags of a request that no instance was given: none healthy, none reached, none known."""
@@ -71,12 +71,12 @@ class Count:
     """One counter: so many attempts or requests on a route, on a version (empty: none), with one outcome.
 
     `listen`: where requests came; empty where attempts are counted. `instance`: of the version; empty where requests
-    are counted. `last`: only the last attempts are counted, and each was its request's so manieth; 0: it is not so.
-    `at_rest`: and these requests came at rest.
+    are counted. `tries`: how many attempts each request took of which only the last is counted; 0: each is.
+    `at_rest`: whether those requests came at rest.
     """
 
     listen: str
-    last: int
+    tries: int
     at_rest: bool
     route: RouteName | None
     version: str
@@ -276,13 +276,13 @@ def _code(status: str, called: str) -> int:
 def _weight(count: Count) -> tuple[int, int]:
     """How many attempts, and how many failures among them, a counter of attempts stands for."""
     one, failed = _outcome(count)
-    before = count.last - 1 if count.last and count.at_rest else 0
+    before = count.tries - 1 if count.tries and count.at_rest else 0
     return count.number * (one + before), count.number * (failed + before)
 
 
 def _outcome(count: Count) -> tuple[int, int]:
     """The same for one entry, without the attempts before it: whether it tells of an attempt, and of a failure."""
-    if count.last:  # it was cancelled if it took longer than its route allows, or than its user waited
+    if count.tries:  # it was cancelled if it took longer than its route allows, or than its user waited
         late = "UT" in count.flags and count.route is not None and count.route.kind != "safe"
         left = count.code == 0 and bool(count.flags & _LEFT)
         if late or left or not count.at_rest:

@@ -117,10 +117,11 @@ def _last_attempt_log() -> Document:
 
 
 def _attempts(prefix: str, *marks: tuple[str, str]) -> Document:
+    """Counts attempts by how they ended, and their times, below these `marks`."""
     tag = _tag(*marks, _ROUTE, _INSTANCE, _CODE, _FLAGS)
     counted = {"stat": {"name": "n", "tags": [tag]}, "value_fixed": 1}
     timed = {
-        "stat": {"name": "us", "tags": [_tag(*marks[:1], _ROUTE, _VERSION)]},
+        "stat": {"name": "us", "tags": [_tag(*marks, _ROUTE, _VERSION)]},
         "unit": "Microseconds",
         "value_format": "%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%",
     }
