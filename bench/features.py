@@ -50,7 +50,7 @@ from segue.routers.envoy.router import EnvoyRouter
 from segue.testing import certificates
 from segue.testing.site import free_port
 
-TIMES, WITH_TARGET = 6, 24
+TIMES, WITH_TARGET = 6, 36
 """How often everything is started anew, and how often those with a target: where its memory lies favours a process
 for life."""
 

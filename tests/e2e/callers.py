@@ -14,9 +14,12 @@ MESSAGES = 20
 """So many a caller sends who sends a stream."""
 
 
-def line(address: str) -> Any:
-    """A channel to ``host:port``, which connects again at once."""
-    return grpc.aio.insecure_channel(address, [("grpc.max_reconnect_backoff_ms", 100)])
+def line(address: str, roots: bytes | None = None) -> Any:
+    """A channel to ``host:port``, which connects again at once; with `roots`, by TLS."""
+    options = [("grpc.max_reconnect_backoff_ms", 100)]
+    if roots is None:
+        return grpc.aio.insecure_channel(address, options)
+    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(roots), options)
 
 
 async def echoes(visit: Visit, channel: Any) -> list[bytes]:

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -101,6 +102,32 @@ def test_a_certificate_that_cannot_be_used_is_refused_before_anything_happens(ho
     assert "careless is reached with TLS" in refused(other, "deploy", "--version", "v1", expect=4)
     other.write(route={**told(service), "listen": f"0.0.0.0:{service.port}"})
     assert "are one address" in refused(other, "deploy", "--version", "v1", expect=4)
+
+
+def test_a_place_that_another_service_has_is_refused_by_its_name_and_nobody_else_waits(home: Segue) -> None:
+    first, second, third = (Service(home, name) for name in ("first", "second", "third"))
+    shown, other = (certificates.write(first.folder, name, ["a.test"]) for name in ("shown", "other"))
+
+    def at(path: str, files: tuple[Path, Path]) -> dict[str, Any]:
+        cert, key = map(str, files)
+        return {**told(first), "hosts": ["a.test"], "path": path, "tls": {"cert": cert, "key": key}}
+
+    def users_of(path: str) -> str:
+        there = ("--cacert", str(shown[0]), "--resolve", f"a.test:{first.port}:127.0.0.1")
+        return curl(*there, f"https://a.test:{first.port}{path}")
+
+    first.write(route=at("/", shown))
+    first.deploy("v1")
+    for route, why in (
+        (at("/", shown), "is first's already, for the host a.test"),
+        (at("/tea", other), "first shows another certificate for the host a.test"),
+    ):
+        second.write(route=route)
+        assert why in refused(second, "check", expect=2)
+        assert why in refused(second, "deploy", "--version", "v1", expect=4)
+    third.write(route=at("/tea", shown))
+    third.deploy("v1")
+    assert (users_of("/"), users_of("/tea")) == ("2 200", "2 200")
 
 
 @pytest.mark.leaf("route.protocol")

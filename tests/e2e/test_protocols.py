@@ -12,6 +12,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from homes import Service
 from users import Stream, Visit
 from visits import body_sum, came_through, opened, rolled, seen, written
 
-from segue.testing import streams
+from segue.testing import certificates, streams
 from segue.testing.site import Segue
 
 MB = 2**20
@@ -87,19 +88,21 @@ def download(found: list[tuple[int, str]]) -> None:
     assert set(found) == {(0, body_sum(BODY))}
 
 
-def slow_reader(found: tuple[int, str]) -> None:
-    assert found == (SLOW_BODY, body_sum(SLOW_BODY))
+def slow_reader(found: tuple[int, str, int]) -> None:
+    *came, before = found
+    assert came == [SLOW_BODY, body_sum(SLOW_BODY)]
+    assert 0 < before < SLOW_BODY, "it had come to its end before anybody was to leave"
 
 
 def trailers(found: list[str]) -> None:
     assert set(found) == {SUM}
 
 
-def forwarded(found: list[dict[str, str]]) -> None:
+def forwarded(found: list[dict[str, str]], proto: str = "http") -> None:
     for headers in found:
         *_, peer = headers.pop("x-forwarded-for").split(",")
         assert peer.strip() == curls.PEER
-        assert headers["x-forwarded-proto"] == "http"
+        assert headers["x-forwarded-proto"] == proto
         believed = {name: value for name, value in headers.items() if re.search("forged|6666|6.6.6.6", value)}
         assert not believed, "what a user says of himself reached the application"
 
@@ -176,7 +179,7 @@ def test_what_users_have_open_comes_through(
                 "an upload that is refused beforehand": curls.expects(visit, most=10),
                 "a large upload": curls.uploads(visit, file, rate="40M"),
                 "a large download": curls.downloads(visit, BODY, rate="40M"),
-                "a client that reads slowly": users.reads_slowly(visit, SLOW_BODY, slowly=MB),
+                "a client that reads slowly": users.reads_slowly(visit, SLOW_BODY),
                 "trailers": curls.trailers(visit),
                 "trailers over HTTP/2": curls.trailers(visit, H2),
                 "x-forwarded-*": curls.forgeries(visit),
@@ -194,6 +197,46 @@ def test_what_users_have_open_comes_through(
     for name, check in CHECKS.items():
         with subtests.test(name):
             check(seen(found[name]))
+
+
+@pytest.mark.parametrize("strategy", ["rolling", pytest.param("blue_green", marks=pytest.mark.slow)])
+def test_what_users_have_open_with_tls_comes_through(
+    strategy: str,
+    shop: Service,
+    rpc: Service,
+    tmp_path: Path,
+    subtests: pytest.Subtests,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cert, key = map(str, certificates.write(tmp_path, "site", ["127.0.0.1"]))
+    for trusted_by in ("CURL_CA_BUNDLE", "SSL_CERT_FILE"):  # curl; Python
+        monkeypatch.setenv(trusted_by, cert)
+    file = written(tmp_path / "body", BODY)
+
+    async def scene() -> Mapping[str, Any]:
+        visit = Visit(shop.url.replace("http", "https", 1))
+        async with callers.line(f"127.0.0.1:{rpc.port}", Path(cert).read_bytes()) as channel:
+            clients = {
+                "WebSocket": users.talks(visit),
+                "server-sent events": curls.follows(visit, "--http1.1"),
+                "server-sent events over HTTP/2": curls.follows(visit, "--http2"),
+                "long polling": curls.polls(visit),
+                "a large upload": curls.uploads(visit, file, rate="40M"),
+                "a large download": curls.downloads(visit, BODY, rate="40M"),
+                "trailers over HTTP/2": curls.trailers(visit, "--http2"),
+                "x-forwarded-*": curls.forgeries(visit),
+                "h2load": curls.bursts(visit),
+                "gRPC, unary": callers.echoes(visit, channel),
+                "gRPC, bidirectional stream": callers.chats(visit, channel),
+            }
+            return await rolled(visit, clients, shop, rpc)
+
+    opened(strategy, shop, rpc, tls={"cert": cert, "key": key})
+    found = asyncio.run(scene())
+    for name, came in found.items():
+        with subtests.test(name):
+            check = partial(forwarded, proto="https") if name == "x-forwarded-*" else CHECKS[name]
+            check(seen(came))
 
 
 @pytest.mark.slow

@@ -86,8 +86,9 @@ async def _highest(process: psutil.Process) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("strategy", ["rolling", "blue_green"])
 def test_streams_that_are_silent_for_six_minutes_live_until_their_instance_ends(
-    segue: Segue, subtests: pytest.Subtests
+    strategy: str, segue: Segue, subtests: pytest.Subtests
 ) -> None:
     shop, rpc = Service(segue, "shop"), Service(segue, "rpc")
 
@@ -102,7 +103,7 @@ def test_streams_that_are_silent_for_six_minutes_live_until_their_instance_ends(
             }
             return await rolled(visit, clients, shop, rpc, rest=SILENCE, within=SILENCE + 60)
 
-    opened("rolling", shop, rpc, replicas=1, stop={"drain": f"{SILENCE:g}s", "grace": "60s"})
+    opened(strategy, shop, rpc, replicas=1, stop={"drain": f"{SILENCE:g}s", "grace": "60s"})
     found = asyncio.run(scene())
     ends = {
         "WebSocket": (1001, 1000),

@@ -27,7 +27,7 @@ class Visit:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.over = asyncio.Event()
+        self.over, self.leaving = asyncio.Event(), asyncio.Event()
         self._at: dict[asyncio.Task[Any], str | None] = {}
         self._came = asyncio.Event()
 
@@ -136,8 +136,11 @@ async def _speak(visit: Visit, line: ClientConnection, every: float | None) -> N
 # One who reads slowly
 
 
-async def reads_slowly(visit: Visit, size: int, slowly: int) -> tuple[int, str]:
-    """A download, read 1 KB at a time, with pauses until `slowly` bytes have come: how much came, and its sha256."""
+async def reads_slowly(visit: Visit, size: int) -> tuple[int, str, int]:
+    """A download, read 1 KB at a time, with pauses until v1's instances have begun to leave.
+
+    How much came, its sha256, and how much had come until then.
+    """
     host, port = visit.url.removeprefix("http://").rstrip("/").split(":")
     loop = asyncio.get_running_loop()
     with socket.socket() as line:
@@ -147,10 +150,11 @@ async def reads_slowly(visit: Visit, size: int, slowly: int) -> tuple[int, str]:
         await loop.sock_sendall(line, f"GET /bytes?size={size} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         body = (await loop.sock_recv(line, 1024)).partition(b"\r\n\r\n")[2]
         visit.here()
-        count, digest = len(body), hashlib.sha256(body)
+        count, digest, before = len(body), hashlib.sha256(body), 0
         while count < size and (part := await loop.sock_recv(line, 1024)):
             count += len(part)
             digest.update(part)
-            if count < slowly:
+            if not visit.leaving.is_set():
+                before = count
                 await visit.pause(0.002)
-    return count, digest.hexdigest()
+    return count, digest.hexdigest(), before

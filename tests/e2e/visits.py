@@ -21,13 +21,23 @@ STREAMS = f"{sys.executable} -m segue.testing.streams {{port}} {{version}}"
 GRPC = f"{sys.executable} -m segue.testing.grpc_app {{port}} {{version}}"
 
 
-def opened(strategy: str, shop: Service, rpc: Service | None = None, *, replicas: int = 2, **settings: Any) -> None:
-    """Deploy v1: so many instances of `shop`, one of `rpc`."""
+def opened(
+    strategy: str,
+    shop: Service,
+    rpc: Service | None = None,
+    *,
+    replicas: int = 2,
+    tls: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> None:
+    """Deploy v1: so many instances of `shop`, one of `rpc`; with `tls` users come with that."""
     common: dict[str, Any] = {"strategy": AT_ONCE[strategy], "stop": STOP, **settings}
-    shop.write(process={"command": STREAMS}, replicas=replicas, **common)
+    shown = {"tls": tls} if tls else {}
+    way = {"listen": f"127.0.0.1:{shop.port}", **shown}
+    shop.write(process={"command": STREAMS}, replicas=replicas, route=way, **common)
     shop.deploy("v1")
     if rpc:
-        route = {"listen": f"127.0.0.1:{rpc.port}", "protocol": "grpc"}
+        route = {"listen": f"127.0.0.1:{rpc.port}", "protocol": "grpc", **shown}
         by_connecting = {"every": "50ms", "healthy": 1}
         common |= {"service": "rpc", "replicas": 1, "route": route, "health": by_connecting}
         Shop.write(rpc, process={"command": GRPC}, **common)
@@ -49,7 +59,8 @@ async def rolled(
     try:
         await visit.all_at("v1")
         await visit.pause(rest)
-        await asyncio.gather(*(asyncio.to_thread(service.deploy, "v2") for service in services))
+        deploying = [asyncio.to_thread(service.deploy, "v2") for service in services]
+        await asyncio.gather(*deploying, _leaving(visit, services[0]))
         await asyncio.to_thread(eventually, lambda: all(map(_gone, services)), within)
         await visit.all_at("v2")
         visit.over.set()
@@ -58,6 +69,16 @@ async def rolled(
         for task in tasks.values():
             task.cancel()
     return dict(zip(tasks, done, strict=True))
+
+
+async def _leaving(visit: Visit, service: Service) -> None:
+    """Say so when the first of v1's instances has begun to leave."""
+
+    def begun() -> bool:
+        return any(one["state"] != "ready" for one in service.status()["versions"]["v1"]["instances"])
+
+    await asyncio.to_thread(eventually, begun, 60)
+    visit.leaving.set()
 
 
 def _gone(service: Service) -> bool:

@@ -291,6 +291,21 @@ async def test_an_application_is_told_the_address_its_user_came_from(
         os.kill(alone, signal.SIGKILL)
 
 
+async def test_an_application_is_told_whether_its_user_came_with_tls(
+    router: EnvoyRouter, echo: Echo, listen: str, tmp_path: Path
+) -> None:
+    cert, key = certificates.write(tmp_path, "cert", ["a.example"])
+    made = service(listen, version(V1, 1, echo.address), tls=Tls(str(cert), str(key)))
+    await router.apply(table(replace(made, certificate=read(cert, key).certificate)))
+    context = ssl.create_default_context(cafile=str(cert))
+    reach = {"ssl": context, "server_hostname": "a.example"}
+    user = User(*await asyncio.open_connection(*listen.split(":"), **reach))
+    user.says(GET + b"x-forwarded-proto: http\r\n\r\n")
+    assert await user.status() == 200
+    user.writer.close()
+    assert re.findall("x-forwarded-proto: (.*)\r\n", echo.heads[-1]) == ["https"]
+
+
 async def listens(place: str) -> bool:
     """Whether somebody listens there."""
     return not await closed(place)
@@ -367,6 +382,23 @@ async def test_a_connection_at_rest_ends_and_one_that_waits_for_an_answer_does_n
     await app.release()
     assert await waits.status() == 200
     waits.writer.close()
+
+
+def test_nobody_is_waited_for_longer_and_nobody_has_more_than_the_pages_say() -> None:
+    place = listeners.listener("127.0.0.1:443", ["a.example"])
+    [manager, _] = [filters[0]["typed_config"] for filters in (chain["filters"] for chain in place["filter_chains"])]
+    assert (manager["request_headers_timeout"], place["filter_chains"][0]["transport_socket_connect_timeout"]) == (
+        *("10s", "10s"),
+    )
+    assert (manager["stream_idle_timeout"], manager["request_timeout"]) == ("0s", "0s"), "an application's own affair"
+    assert manager["common_http_protocol_options"] == {"idle_timeout": "3600s", "max_headers_count": 100}
+    assert manager["max_request_headers_kb"] == 60
+    assert manager["http2_protocol_options"] == {
+        "max_concurrent_streams": 100,
+        "initial_stream_window_size": 64 * 1024,
+        "initial_connection_window_size": 1024 * 1024,
+    }
+    assert place["per_connection_buffer_limit_bytes"] == 32 * 1024
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it is read in /proc/net/tcp")

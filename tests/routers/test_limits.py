@@ -251,7 +251,7 @@ async def test_when_memory_runs_short_requests_are_refused_and_connections_wait_
 ) -> None:
     router = await started(Limits(40 * MIB, 1000))
     await router.apply(table(service(listen, version(V1, 1, origin.address))))
-    reader, writer = await connected(listen)
+    (reader, writer), (resting, rests) = await connected(listen), await connected(listen)
     uploads, body = [], bytes(3 * MIB)
     for _ in range(14):
         uploads.append(await connected(listen))
@@ -260,15 +260,19 @@ async def test_when_memory_runs_short_requests_are_refused_and_connections_wait_
     for _, user in uploads:
         user.write(body)  # what could be repeated is kept until there is an answer
     await until(lambda: acts(router, "stop_accepting_connections"), "the shortage")
+    for sooner in ("shrink_heap", "disable_http_keepalive", "stop_accepting_requests"):
+        assert await acts(router, sooner), f"{sooner} comes before"
     writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     assert await status(reader) == 503
+    async with asyncio.timeout(PATIENCE):
+        assert await resting.read(1) == b"", "who rests does so for two seconds, and not for an hour"
     late, later = await connected(listen)
     later.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     await router.settled()
     origin.answers.set()
     assert {await status(answer) for answer, _ in uploads} == {200}
     assert await status(late) == 200
-    for each in (writer, later, *(user for _, user in uploads)):
+    for each in (writer, rests, later, *(user for _, user in uploads)):
         each.transport.abort()
 
 

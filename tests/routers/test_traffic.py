@@ -20,6 +20,7 @@ from .world import (
     V2,
     V3,
     Answer,
+    Line,
     World,
     Wrk,
     ask,
@@ -331,6 +332,31 @@ async def test_a_listener_opens_with_its_first_service_and_closes_with_its_last(
         await router.apply(table(three))
         await until(lambda: closed(listen), "the end of the listener")
         assert (await ask(other)).status == 200
+
+
+async def test_what_is_open_to_one_service_stays_while_another_comes_changes_and_goes(
+    router: EnvoyRouter, world: World, listen: str
+) -> None:
+    ours, theirs, newer = [await world.backend(name) for name in ("ours", "theirs", "newer")]
+    elsewhere = f"127.0.0.1:{port()}"
+    one = service(listen, version(V1, 1, ours), name="one", hosts=("one",))
+    await router.apply(table(one))
+    line, held = await Line.to(listen), asyncio.create_task(ask(listen, "/hold", host="one"))
+    await ours.holding()
+    for others in (
+        [service(listen, version(V1, 1, theirs), name="two", hosts=("two",))],
+        [service(listen, version(V1, HALF, theirs), version(V2, HALF, newer), name="two", hosts=("two",), trial=V2)],
+        [service(listen, version(V2, 1, newer), name="two", hosts=("two", "three"), path="/x")],
+        [service(elsewhere, version(V2, 1, newer), name="two")],
+        [],
+    ):
+        await router.apply(table(one, *others))
+        await router.settled()
+        answer = await line.ask("one")
+        assert (answer, answer.closing) == (Answer(200, "ours"), False)
+    await ours.release()
+    kept = await held
+    assert (kept.status, kept.closing) == (200, False)
 
 
 async def test_a_table_that_envoy_refuses_is_reported_and_changes_nothing(

@@ -136,9 +136,9 @@ class Line:
         name, _, port = address.rpartition(":")
         return cls(*await asyncio.open_connection(name, int(port)))
 
-    async def ask(self) -> Answer:
+    async def ask(self, host: str = "x") -> Answer:
         """The next request on it. It is closed once the answer says so."""
-        self._writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        self._writer.write(f"GET / HTTP/1.1\r\nhost: {host}\r\n\r\n".encode())
         answer = await _answer(self._reader, "GET")
         if answer.closing:
             self._writer.close()
