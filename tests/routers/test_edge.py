@@ -386,10 +386,9 @@ async def test_a_connection_at_rest_ends_and_one_that_waits_for_an_answer_does_n
 
 def test_nobody_is_waited_for_longer_and_nobody_has_more_than_the_pages_say() -> None:
     place = listeners.listener("127.0.0.1:443", ["a.example"])
-    [manager, _] = [filters[0]["typed_config"] for filters in (chain["filters"] for chain in place["filter_chains"])]
-    assert (manager["request_headers_timeout"], place["filter_chains"][0]["transport_socket_connect_timeout"]) == (
-        *("10s", "10s"),
-    )
+    secure = place["filter_chains"][0]
+    manager = secure["filters"][0]["typed_config"]
+    assert (manager["request_headers_timeout"], secure["transport_socket_connect_timeout"]) == ("10s", "10s")
     assert (manager["stream_idle_timeout"], manager["request_timeout"]) == ("0s", "0s"), "an application's own affair"
     assert manager["common_http_protocol_options"] == {"idle_timeout": "3600s", "max_headers_count": 100}
     assert manager["max_request_headers_kb"] == 60

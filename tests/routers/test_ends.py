@@ -19,7 +19,7 @@ from segue.evidence.envoy import EnvoyEvidence
 from segue.routers.envoy.router import EnvoyRouter
 from segue.testing.site import free_port
 
-from .world import V1, V2, Answer, World, ask, service, table, until, version
+from .world import EITHER, V1, Answer, World, alone, ask, service, table, until, version
 
 LEAVES = InstanceId("v1.1-1")
 OTHER = InstanceId("v1.1-2")
@@ -109,16 +109,9 @@ class Users:
     post: asyncio.Task[Answer]
 
 
-EITHER = pytest.mark.parametrize("at_rest", [True, False], ids=["at rest", "in a rollout"])
-"""When those came who are connected: which log tells of them depends on it."""
-
-
 async def connected(router: EnvoyRouter, world: World, listen: str, app: App, at_rest: bool) -> Users:
     """Users of the only instance; then it drains, and another one is ready."""
-    sides = version(V1, 1, app.address), version(V2, 0)
-    came = table(service(listen, *sides[: 1 if at_rest else 2]))
-    assert came.at_rest == at_rest
-    await router.apply(came)
+    await router.apply(alone(listen, at_rest, app.address))
     users = Users(
         asyncio.create_task(events(listen)),
         asyncio.create_task(events_http2(listen)),

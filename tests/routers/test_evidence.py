@@ -14,11 +14,11 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 
 from segue.core.release import Revision
-from segue.core.traffic import Books, InstanceId, RoutingTable, Sample
+from segue.core.traffic import Books, InstanceId, Sample
 from segue.evidence.envoy import EnvoyEvidence
 from segue.routers.envoy.router import EnvoyRouter
 
-from .world import HALF, V1, V2, Process, World, Wrk, ask, asked, port, service, table, until, version
+from .world import EITHER, HALF, V1, V2, World, Wrk, alone, ask, asked, port, service, table, until, version
 
 
 async def attempts(evidence: EnvoyEvidence, revision: Revision) -> tuple[int, int]:
@@ -74,17 +74,6 @@ async def test_what_is_counted_is_what_came_and_went(router: EnvoyRouter, world:
     assert samples[V1].failures == 0
     each = await evidence.instances("shop")
     assert each == {InstanceId(f"{v}-1"): Sample(samples[v].attempts, samples[v].failures) for v in (V1, V2)}
-
-
-def alone(listen: str, at_rest: bool, *processes: Process, **more: Any) -> RoutingTable:
-    """V1, which all requests are given, at rest or not: a log of last attempts tells of them, or that of all."""
-    sides = version(V1, 1, *processes), version(V2, 0)
-    found = table(service(listen, *sides[: 1 if at_rest else 2], **more))
-    assert found.at_rest == at_rest
-    return found
-
-
-EITHER = pytest.mark.parametrize("at_rest", [True, False], ids=["at rest", "in a rollout"])
 
 
 @EITHER

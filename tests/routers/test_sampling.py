@@ -37,10 +37,15 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "PARTS", (FEW,))
 
 
-async def counted(router: EnvoyRouter) -> int:
-    """The part of the attempts that Envoy says it counts, in per cent."""
+async def said(router: EnvoyRouter) -> dict[str, int]:
+    """What Envoy says of what it counts."""
     record = json.loads((router.folder / "envoy.json").read_text())
-    return (await sampling.said(Admin(record["admin"])))[ATTEMPTS]
+    return await sampling.said(Admin(record["admin"]))
+
+
+async def counted(router: EnvoyRouter) -> int:
+    """The part of the attempts that it says it counts, in per cent."""
+    return (await said(router))[ATTEMPTS]
 
 
 async def until_counted(router: EnvoyRouter, part: int) -> None:
@@ -138,10 +143,9 @@ async def test_what_came_at_rest_is_told_when_it_ends_long_after(
     held = [asyncio.create_task(ask(listen, "/hold")) for _ in range(10)]
     await old.holding(10)
     await router.apply(table(service(listen, version(V1, HALF, old), version(V2, HALF, new))))
-    record = json.loads((router.folder / "envoy.json").read_text())
 
     async def looks_away() -> bool:
-        return (await sampling.said(Admin(record["admin"])))[RESTED] > 0
+        return (await said(router))[RESTED] > 0
 
     await until(looks_away, "that what began since is not looked at")
     await asked(listen, 100)

@@ -215,6 +215,18 @@ def table(*services: ServiceTable) -> RoutingTable:
     return RoutingTable({s.service: s for s in services})
 
 
+EITHER = pytest.mark.parametrize("at_rest", [True, False], ids=["at rest", "in a rollout"])
+"""When requests come: which of Envoy's logs tells of their attempts depends on it."""
+
+
+def alone(listen: str, at_rest: bool, *processes: Process | str, **route: Any) -> RoutingTable:
+    """V1, which all requests are given, at rest or not."""
+    sides = version(V1, 1, *processes), version(V2, 0)
+    found = table(service(listen, *sides[: 1 if at_rest else 2], **route))
+    assert found.at_rest == at_rest
+    return found
+
+
 async def until(condition: Callable[[], Awaitable[bool]], what: str = "the condition", seconds: float = 20) -> None:
     """Poll until `condition` holds."""
     try:
