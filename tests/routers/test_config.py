@@ -53,7 +53,14 @@ def test_every_split_is_exact_to_a_millionth(parts: list[int]) -> None:
 def test_a_version_without_a_share_has_a_cluster_and_no_route() -> None:
     made = documents(service(LISTEN, version(V1, 1), version(V2, 0)))
     assert {"shop@v1.1", "shop@v2.1"} <= set(made.endpoints)
-    assert [route["name"] for route in made.routes.everybody] == ["shop:v1.1:read", "shop:v1.1:all"]
+    assert {route["name"] for route in made.routes.everybody} == {"shop:v1.1:read", "shop:v1.1:all"}
+
+
+def test_where_one_version_serves_a_get_is_found_first_and_treated_as_other_safe_methods_are() -> None:
+    get, safe, other = documents(service(LISTEN, version(V1, 1))).routes.everybody
+    assert get["match"].pop("headers") == [{"name": ":method", "string_match": {"exact": "GET"}}]
+    assert safe["match"].pop("headers")[0]["name"] == ":method"
+    assert get == safe != other
 
 
 def test_the_shield_stands_before_the_version_on_trial_only() -> None:

@@ -1,4 +1,4 @@
-"""Whether a WebSocket was said goodbye to: a script for Envoy, in Lua.
+"""Which requests became WebSockets, and whether one was said goodbye to: a script for Envoy, in Lua.
 
 Envoy does not read what passes through an upgraded connection: it shows every one that ends from the instance's side
 as broken off. So the script follows the frames that an instance sends, from one head to the next, and notes a close
@@ -8,6 +8,8 @@ one that comes alone or is large, and 2 KB for an open WebSocket (decision 0026)
 
 from __future__ import annotations
 
+OPENED = "websocket"
+"""The mark of a request that has become a WebSocket."""
 GOODBYE = "bye"
 """Stands among the flags of a WebSocket whose instance has sent a close frame."""
 
@@ -18,6 +20,7 @@ NOTED = f"%DYNAMIC_METADATA(segue:{GOODBYE})%"
 SCRIPT = f"""
 function envoy_on_response(handle)
   if handle:headers():get(":status") ~= "101" then return end
+  handle:streamInfo():dynamicMetadata():set("segue", "{OPENED}", true)
   local head, payload = "", 0
   for chunk in handle:bodyChunks() do
     local at, size = 0, chunk:length()

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from segue.core.traffic import Protocol
-from segue.routers.envoy.goodbyes import NOTED, SCRIPT
+from segue.routers.envoy.goodbyes import NOTED, OPENED, SCRIPT
 
 Document = dict[str, Any]
 
@@ -139,23 +139,27 @@ def _upgrade_log() -> Document:
     """One count per WebSocket when it ends, by its instance: the log of attempts does not know of goodbyes."""
     tag = _tag(_INSTANCE, ("flags", f"%RESPONSE_FLAGS%{NOTED}"))
     counted = {"stat": {"name": "websocket", "tags": [tag]}, "value_fixed": 1}
-    upgraded = {"op": "EQ", "value": {"default_value": 101, "runtime_key": "segue.upgraded"}}
     logger = _stats_logger({"stat_prefix": "attempt", "counters": [counted]})
-    return {**logger, "filter": {"status_code_filter": {"comparison": upgraded}}}
+    return {**logger, "filter": _marked(OPENED, {"bool_match": True})}
 
 
 def _file(mark: str, path: str, line: Document) -> Document:
     """One line of JSON per user's request when it ends, of those that have this mark."""
-    written = {"filter": "segue", "path": [{"key": mark}], "value": {"string_match": {"exact": YES}}}
     return {
         "name": "envoy.access_loggers.file",
-        "filter": {"metadata_filter": {"matcher": written, "match_if_key_not_found": False}},
+        "filter": _marked(mark, {"string_match": {"exact": YES}}),
         "typed_config": {
             "@type": TYPE + "envoy.extensions.access_loggers.file.v3.FileAccessLog",
             "path": path,
             "log_format": {"json_format": line},
         },
     }
+
+
+def _marked(mark: str, value: Document) -> Document:
+    """A filter: requests on which a filter of ours has noted `value` as this mark."""
+    matcher = {"filter": "segue", "path": [{"key": mark}], "value": value}
+    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
 
 
 def _tag(*tags: tuple[str, str]) -> Document:
