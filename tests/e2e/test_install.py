@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -44,7 +45,18 @@ class Site:
             "route": {"listen": f"127.0.0.1:{port}"},
             "run": {"process": {"command": f"{tiny_app()} {{port}} {{version}}", "user": user}},
             "health": {"path": "/healthz", "every": "100ms", "deadline": "20s"},
-            "strategy": {"rolling": {"first_judge": "3s", "judge": "500ms"}},
+            "strategy": {
+                "use": "rolling",
+                "rolling": {"first_judge": "3s", "judge": "500ms"},
+                "blue_green": {"judge": "4s", "keep": "0s"},
+                "canary": {
+                    "steps": ["50%", "100%"],
+                    "judge": {"least": "2s", "most": "4s"},
+                    "holdback": "0%",
+                    "keep": "0s",
+                },
+            },
+            "judge": {"undecided": "continue"},
         }
         host.file(self.folder).mkdir()
         (host.file(self.folder) / "segue.yaml").write_text(json.dumps(manifest))
@@ -82,11 +94,15 @@ class Site:
         """The Envoy that runs, as the machine counts."""
         return int(json.loads(self.host.file(f"{self.home}/envoy/envoy.json").read_text())["pid"])
 
+    def get(self, path: str = "", within: float = 5) -> int:
+        """How a user who comes is answered. Raises OSError."""
+        with self.host.network(), urlopen(self.url + path, timeout=within) as answer:
+            return int(answer.status)
+
     def is_served(self) -> bool:
         """Whether a user who comes gets an answer."""
         try:
-            with self.host.network(), urlopen(self.url, timeout=5):
-                return True
+            return bool(self.get())
         except OSError:
             return False
 
@@ -169,6 +185,28 @@ def test_no_request_is_lost_though_the_unit_is_restarted_and_its_control_plane_k
     tally = probe.finish()
     assert (tally.lost, set(tally.by_version)) == ((), {"v1", "v2"})
     assert shop.state() == ("steady", "v2", {"v2": (1.0, 2, ["ready", "ready"])})
+
+
+@pytest.mark.parametrize("strategy", ["blue_green", "canary"])
+def test_the_unit_is_restarted_in_mid_rollout_though_nobody_paused_it_and_a_request_is_under_way(
+    shop: Site, unit: Unit, load: Load, strategy: str
+) -> None:
+    probe = load(shop.url)
+    probe.more(200)
+    with ThreadPoolExecutor() as pool:
+        long = pool.submit(shop.get, "slow?6", within=60)
+        options = ("--version", strategy, "--strategy", strategy, "--json")
+        deploy = shop.host.start(*SEGUE, "deploy", *options, user="shop", cwd=shop.folder)
+        probe.until(lambda tally: strategy in tally.by_version)
+        first = unit.pid()
+        unit("restart")
+        unit.answers(after=first)
+        said, _ = deploy.communicate(timeout=60)
+    assert (deploy.returncode, said.count(GOES_ON)) == (0, 1), said
+    assert long.result() == 200
+    probe.more(200)
+    assert probe.finish().lost == ()
+    assert shop.state() == ("steady", strategy, {strategy: (1.0, 2, ["ready", "ready"])})
 
 
 def test_after_a_loss_of_power_the_service_is_there_as_it_was(shop: Site, unit: Unit) -> None:

@@ -87,6 +87,27 @@ def test_services_on_one_listener_are_told_apart_by_host_and_path(home: Segue) -
     assert answers("tea.test") == "nobody"
 
 
+def test_a_version_on_trial_is_reached_only_where_the_old_one_is_and_a_new_place_comes_with_it(
+    home: Segue, load: Load
+) -> None:
+    service = Service(home, "replaced")
+    old, new = ({"listen": f"127.0.0.1:{service.port}", "path": path} for path in ("/old", "/new"))
+    service.write(route=old)
+    service.deploy("v1")
+    users = load(f"{service.url}old", rate=200)
+    users.more(20)
+    half = {"canary": {"steps": ["50%", "100%"], "judge": {"least": "60s", "most": "10m"}, "keep": "0s"}}
+    service.write(route=new, strategy=half)
+    deploy = home.start("deploy", "--version", "v2", cwd=service.folder)
+    users.until(lambda tally: tally.by_version.get("v2", 0) > 20)
+    assert {get(service, "new").status_code for _ in range(50)} == {404}
+    assert users.finish().lost == ()
+    service.ask("/v1/services/replaced/promote", "POST", {"full": True})
+    deploy.communicate(timeout=60)
+    assert eventually(lambda: get(service, "new").headers.get("x-version")) == "v2"
+    assert get(service, "old").status_code == 404
+
+
 @pytest.mark.leaf("route.timeout")
 def test_an_answer_may_take_as_long_as_timeout_says(home: Segue) -> None:
     service = Service(home, "slow")
