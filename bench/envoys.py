@@ -21,7 +21,8 @@ import psutil
 
 from segue.core.traffic import Certificate
 from segue.routers.envoy.admin import Admin
-from segue.routers.envoy.http import ATTEMPTS, TYPE
+from segue.routers.envoy.documents import TYPE
+from segue.routers.envoy.loggers import ATTEMPTS
 from segue.routers.envoy.process import binary
 from segue.routers.envoy.sampling import ALL, said
 from segue.testing.load import read_h2load, tool

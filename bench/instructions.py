@@ -23,7 +23,8 @@ import common
 from envoys import Document, every
 
 from segue.routers.envoy import sampling
-from segue.routers.envoy.http import ATTEMPTS, RESTED, RESTS
+from segue.routers.envoy.http import RESTS
+from segue.routers.envoy.loggers import ATTEMPTS, RESTED
 from segue.routers.envoy.process import binary
 from segue.testing.http1 import Answer
 

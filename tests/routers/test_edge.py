@@ -15,15 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from segue.certificate import read
-from segue.core.traffic import Preview, Tls
+from segue.core.traffic import Preview
 from segue.evidence.envoy import EnvoyEvidence
-from segue.routers.envoy import http, listeners, process
+from segue.routers.envoy import http, listeners, loggers, process
 from segue.routers.envoy.router import EnvoyRouter
 from segue.routers.envoy.static import start_static
 from segue.testing import certificates
 
-from .world import V1, World, ask, closed, port, service, table, until, version
+from .world import V1, World, ask, closed, port, secured, service, table, until, version
 
 HOST = b"host: shop.example\r\n"
 GET = b"GET / HTTP/1.1\r\n" + HOST
@@ -294,10 +293,9 @@ async def test_an_application_is_told_the_address_its_user_came_from(
 async def test_an_application_is_told_whether_its_user_came_with_tls(
     router: EnvoyRouter, echo: Echo, listen: str, tmp_path: Path
 ) -> None:
-    cert, key = certificates.write(tmp_path, "cert", ["a.example"])
-    made = service(listen, version(V1, 1, echo.address), tls=Tls(str(cert), str(key)))
-    await router.apply(table(replace(made, certificate=read(cert, key).certificate)))
-    context = ssl.create_default_context(cafile=str(cert))
+    files = certificates.write(tmp_path, "cert", ["a.example"])
+    await router.apply(table(secured(service(listen, version(V1, 1, echo.address)), files)))
+    context = ssl.create_default_context(cafile=str(files[0]))
     reach = {"ssl": context, "server_hostname": "a.example"}
     user = User(*await asyncio.open_connection(*listen.split(":"), **reach))
     user.says(GET + b"x-forwarded-proto: http\r\n\r\n")
@@ -354,9 +352,8 @@ async def test_a_user_who_does_not_come_to_an_agreement_on_tls_is_not_waited_for
     router: EnvoyRouter, echo: Echo, listen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listeners, "HANDSHAKE", "0.3s")
-    cert, key = certificates.write(tmp_path, "cert", ["a.example"])
-    made = service(listen, version(V1, 1, echo.address), tls=Tls(str(cert), str(key)))
-    await router.apply(table(replace(made, certificate=read(cert, key).certificate)))
+    files = certificates.write(tmp_path, "cert", ["a.example"])
+    await router.apply(table(secured(service(listen, version(V1, 1, echo.address)), files)))
     said = ssl.MemoryBIO()
     hello = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), said, server_hostname="a.example")
     with pytest.raises(ssl.SSLWantReadError):
@@ -417,5 +414,5 @@ async def test_only_whoever_runs_it_can_ask_envoy_and_read_what_it_writes(
     router: EnvoyRouter, edge: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "router"
-    for path in (process.admin_socket(folder, 0), folder / http.ACCESS_LOG):
+    for path in (process.admin_socket(folder, 0), folder / loggers.ACCESS_LOG):
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path

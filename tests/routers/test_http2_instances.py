@@ -16,7 +16,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from segue.core.traffic import Protocol, RoutingTable
-from segue.routers.envoy.http import TYPE, Document
+from segue.routers.envoy.documents import TYPE, Document
 from segue.routers.envoy.process import binary
 from segue.routers.envoy.router import EnvoyRouter
 from segue.testing.site import free_port

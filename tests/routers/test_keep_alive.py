@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from segue.routers.envoy import config, http
+from segue.routers.envoy.documents import Document
 from segue.routers.envoy.router import EnvoyRouter
 from segue.testing.bursts import Bursts, send
 from segue.testing.tally import Tally
@@ -65,7 +66,7 @@ async def test_no_post_is_lost_to_a_connection_that_the_application_closes(
 async def test_posts_are_lost_where_the_router_leaves_it_to_the_application_to_close(
     router: EnvoyRouter, impatient: str, listen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def careless(*arguments: Any) -> http.Document:
+    def careless(*arguments: Any) -> Document:
         [(name, options)] = http.upstream(*arguments).items()
         return {name: {key: value for key, value in options.items() if key != "common_http_protocol_options"}}
 

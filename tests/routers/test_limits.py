@@ -6,12 +6,13 @@ import asyncio
 import json
 import re
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hpack import Encoder
+from hpack import Decoder, Encoder
 from hyperframe.frame import (
     DataFrame,
     Frame,
@@ -27,8 +28,9 @@ from segue.routers.envoy import http, machine
 from segue.routers.envoy.machine import Limits
 from segue.routers.envoy.router import EnvoyRouter
 from segue.routers.envoy.static import CONFIG
+from segue.testing import certificates
 
-from .world import V1, Answer, World, ask, service, table, until, version
+from .world import V1, Answer, World, ask, secured, service, table, until, version
 
 PATIENCE = 10
 """Seconds that a test waits for a frame, for an answer, or for the end of a connection."""
@@ -37,10 +39,12 @@ REFUSED_STREAM, CANCEL = 7, 8
 MIB = 2**20
 
 
-async def connected(listen: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connected(
+    listen: str, tls: ssl.SSLContext | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection."""
     host, _, port = listen.rpartition(":")
-    return await asyncio.open_connection(host, int(port))
+    return await asyncio.open_connection(host, int(port), ssl=tls)
 
 
 async def status(reader: asyncio.StreamReader) -> int:
@@ -96,9 +100,9 @@ FLOODS = {
 }
 
 
-async def flooded(listen: str, frames: list[bytes]) -> None:
+async def flooded(listen: str, frames: list[bytes], tls: ssl.SSLContext | None) -> None:
     """Return when Envoy has closed the connection on which these are sent."""
-    reader, writer = await connected(listen)
+    reader, writer = await connected(listen, tls)
     try:
         async with asyncio.timeout(PATIENCE):
             writer.write(PREFACE)
@@ -113,21 +117,31 @@ async def flooded(listen: str, frames: list[bytes]) -> None:
         writer.transport.abort()
 
 
+@pytest.mark.parametrize("tls", [False, True], ids=["in the clear", "with TLS"])
 async def test_a_connection_that_is_flooded_with_frames_is_closed_and_others_are_not(
-    router: EnvoyRouter, world: World, listen: str, monkeypatch: pytest.MonkeyPatch
+    tls: bool, router: EnvoyRouter, world: World, listen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(http.EDGE, "delayed_close_timeout", "0.05s")
-    app = await world.backend("app")
-    await router.apply(table(service(listen, version(V1, 1, app))))
-    calm = asyncio.create_task(ask(listen, "/hold"))
+    app, context = await world.backend("app"), None
+    made = service(listen, version(V1, 1, app))
+    if tls:
+        files = certificates.write(tmp_path, "cert", ["127.0.0.1"])
+        made, context = secured(made, files), ssl.create_default_context(cafile=str(files[0]))
+        context.set_alpn_protocols(["h2"])
+    await router.apply(table(made))
+    reader, calm = await connected(listen, context)
+    calm.write(PREFACE + request(1))
     await app.holding()
     for name, frames in FLOODS.items():
         try:
-            await flooded(listen, frames)
+            await flooded(listen, frames, context)
         except TimeoutError:
             pytest.fail(f"{name}: the connection was not closed")
     await app.release()
-    assert (await calm).status == 200
+    while not isinstance(answer := await frame(reader), HeadersFrame):
+        pass
+    assert (":status", "200") in Decoder().decode(answer.data)
+    calm.close()
 
 
 @dataclass

@@ -20,7 +20,7 @@ from segue.errors import RouterLost
 from segue.evidence.envoy import EnvoyEvidence
 from segue.routers.envoy import sampling
 from segue.routers.envoy.admin import Admin, Statistics
-from segue.routers.envoy.http import ATTEMPTS, RESTED
+from segue.routers.envoy.loggers import ATTEMPTS, RESTED
 from segue.routers.envoy.router import EnvoyRouter
 from segue.routers.envoy.sampling import ALL, BEHIND, ENOUGH, PARTS, SCARCE, Sampling, due
 

@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from segue.certificate import read
 from segue.core.traffic import Certificate, Route, ServiceTable, Tls
 from segue.errors import RouterRefused
 from segue.routers.envoy.router import EnvoyRouter
 from segue.routers.envoy.static import start_static
 from segue.testing import certificates
 
-from .world import V1, Process, World, ask, closed, port, service, table, until, version
+from .world import V1, Process, World, ask, closed, port, secured, service, table, until, version
 
 
 @dataclass
@@ -68,13 +67,17 @@ async def shown(listen: str, name: str | None) -> str:
 
 
 def with_tls(
-    listen: str, name: str, hosts: tuple[str, ...], files: tuple[Path, Path], backend: Process, **route: object
+    listen: str,
+    name: str,
+    hosts: tuple[str, ...],
+    files: tuple[Path, Path],
+    backend: Process,
+    redirect: str | None = None,
+    **route: object,
 ) -> ServiceTable:
     """A service that shows what `files` hold."""
-    cert, key = map(str, files)
-    redirect = route.pop("redirect", None)
-    told = Route(listen=listen, hosts=hosts, tls=Tls(cert, key, redirect), **route)  # type: ignore[arg-type]
-    return ServiceTable(name, told, (version(V1, 1, backend),), certificate=read(cert, key).certificate)
+    plain = service(listen, version(V1, 1, backend), name=name, hosts=hosts, **route)
+    return secured(plain, files, redirect)
 
 
 async def test_each_host_is_shown_its_own_certificate_and_is_answered_by_its_service(

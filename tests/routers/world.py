@@ -9,15 +9,16 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from segue.certificate import read
 from segue.core.release import Revision, Share
-from segue.core.traffic import Backend, Endpoint, InstanceId, Route, RoutingTable, ServiceTable, Traffic
+from segue.core.traffic import Backend, Endpoint, InstanceId, Route, RoutingTable, ServiceTable, Tls, Traffic
 from segue.testing.site import free_port
 
 V1, V2, V3 = Revision("v1.1"), Revision("v2.1"), Revision("v3.1")
@@ -208,6 +209,12 @@ def service(
 ) -> ServiceTable:
     """One service."""
     return ServiceTable(name, Route(listen=listen, **route), backends, trial)
+
+
+def secured(found: ServiceTable, files: tuple[Path, Path], redirect: str | None = None) -> ServiceTable:
+    """The service with TLS: it shows what `files`, a certificate and its key, hold."""
+    tls = Tls(str(files[0]), str(files[1]), redirect)
+    return replace(found, route=replace(found.route, tls=tls), certificate=read(tls.cert, tls.key).certificate)
 
 
 def table(*services: ServiceTable) -> RoutingTable:

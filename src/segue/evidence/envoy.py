@@ -33,8 +33,8 @@ from segue.core.traffic import Backend, Books, InstanceId, Sample
 from segue.errors import RouterLost
 from segue.following import Follower
 from segue.routers.envoy import paths, visits
-from segue.routers.envoy.http import VISITS, YES
-from segue.routers.envoy.names import CODE, RouteName, any_of, cluster_name, parse_tag, statistic
+from segue.routers.envoy.loggers import VISITS, YES
+from segue.routers.envoy.names import ATTEMPT, CODE, RouteName, any_of, cluster_name, parse_tag, statistic
 from segue.routers.envoy.router import EnvoyRouter
 from segue.together import Together
 
@@ -46,9 +46,8 @@ _Part = tuple[Revision, int | None]
 TRIES = 5
 """How often counts that were read while requests ended, and do not agree, are read again."""
 
-_ATTEMPT = r"attempt\.(?:n|last\.n\.rest\.(?P<rest>.*?)\.tries\.(?P<tries>\d+))"
 _COUNTED = re.compile(
-    rf"^(?:{_ATTEMPT}|request\.n\.listen\.(?P<listen>.*?))"
+    rf"^(?:{ATTEMPT}|request\.n\.listen\.(?P<listen>.*?))"
     rf"\.route\.(?P<route>.*)\.version\.(?P<version>.*)\.code\.{CODE}\.flags\.(?P<flags>.*)$"
 )
 _TIMES = rf"attempt\.(us|last\.us\.rest\.{YES}\.tries\.\d+)"
@@ -141,7 +140,7 @@ class EnvoyEvidence:
 
     async def _sample(self, services: Collection[str]) -> Mapping[str, Mapping[_Part, Sample]]:
         name = any_of(services)
-        found = await self._router.stats(rf"^({_ATTEMPT}|{_TIMES})\.route\.({name}):", used=True)
+        found = await self._router.stats(rf"^({ATTEMPT}|{_TIMES})\.route\.({name}):", used=True)
         samples: defaultdict[str, dict[_Part, Sample]] = defaultdict(dict)
         for count in _counts(found.values):
             if count.route is not None and count.at_home and not count.route.aside:
@@ -160,7 +159,7 @@ class EnvoyEvidence:
 
         Raises RouterLost.
         """
-        pattern = rf"^{_ATTEMPT}\.route\.{re.escape(service)}:"
+        pattern = rf"^{ATTEMPT}\.route\.{re.escape(service)}:"
         found = await self._router.stats(pattern, only="Counters", used=True)
         samples = {end.instance: Sample() for backend in self._backends(service) for end in backend.endpoints}
         for count in _counts(found.values):

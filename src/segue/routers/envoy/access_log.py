@@ -16,7 +16,8 @@ from pathlib import Path
 from segue.following import rotated, size_of
 from segue.routers.envoy import sticky
 from segue.routers.envoy.admin import Admin
-from segue.routers.envoy.http import ACCESS_LOG, VISITS, Document
+from segue.routers.envoy.documents import Document
+from segue.routers.envoy.loggers import ACCESS_LOG, VISITS
 from segue.routers.envoy.marks import marked, noted
 
 EVERY = 10.0

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from segue.routers.envoy import machine
-from segue.routers.envoy.http import ADS, RESTED, TYPE, Document
+from segue.routers.envoy.documents import ADS, TYPE, Document
+from segue.routers.envoy.loggers import RESTED
 from segue.routers.envoy.machine import Limits
 
 NEVER = 2**31

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from segue.core.traffic import Backend, Endpoint, Protocol, ServiceTable, Traffic
 from segue.routers.envoy import preview
-from segue.routers.envoy.http import ADS, TYPE, Document, upstream
+from segue.routers.envoy.documents import ADS, TYPE, Document
+from segue.routers.envoy.http import upstream
 from segue.routers.envoy.names import address, attempt_tag, cluster_name, target_name
 from segue.routers.envoy.routes import MILLION, Routes, routes
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from segue.core.traffic import Backend, Ends, InstanceId, Traffic
 from segue.routers.envoy.goodbyes import GOODBYE
+from segue.routers.envoy.loggers import YES
 from segue.routers.envoy.names import ATTEMPT, CODE, SAFE, RouteName, attempt_tag, cluster_name, parse_tag
 
 _COUNTED = re.compile(rf"^{ATTEMPT}\.route\.(?P<route>.*)\.version\.(?P<tag>.*)\.code\.{CODE}\.flags\.(?P<flags>.*)$")
@@ -60,9 +61,9 @@ def _entries(name: str, number: int) -> Iterator[tuple[InstanceId, str, int]]:
 
 
 def _how(counted: re.Match[str]) -> str | None:
-    """The field of `Ends` that an attempt belongs to; None: it never reached the instance."""
+    """The field of `Ends` that an attempt belongs to; None: it never reached the instance, or counts elsewhere."""
     flags, code, route = set(counted["flags"].split(",")), int(counted["code"]), RouteName.parse(counted["route"])
-    if _UNREACHED in flags:
+    if _UNREACHED in flags or counted["rest"] not in (None, YES):
         return None
     if not flags & _BROKEN:
         return "whole"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from segue.core.traffic import Route
-from segue.routers.envoy.http import TYPE, Document
+from segue.routers.envoy.documents import TYPE, Document
 from segue.routers.envoy.routes import Routes
 from segue.routers.envoy.sticky import header_input, regex
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from segue.core.places import ANY
 from segue.core.traffic import Certificate
 from segue.routers.envoy import http
-from segue.routers.envoy.http import ADS, TYPE, Document
+from segue.routers.envoy.documents import ADS, TYPE, Document
 from segue.routers.envoy.names import address
 
 HANDSHAKE = "10s"

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from segue.routers.envoy.http import MARK, MARKING, YES, Document
+from segue.routers.envoy.documents import Document
+from segue.routers.envoy.http import MARK, MARKING
+from segue.routers.envoy.loggers import YES
 from segue.routers.envoy.names import RouteName
 
 

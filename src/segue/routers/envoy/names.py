@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from segue.core.traffic import InstanceId
-from segue.routers.envoy.http import YES, Document
+from segue.routers.envoy.documents import Document
 
 SAFE = ("safe", "read", "aside-read")
 """Routes for the methods that may be repeated."""
@@ -72,8 +72,8 @@ def parse_tag(tag: str) -> tuple[str, InstanceId]:
     return version, InstanceId(instance)
 
 
-ATTEMPT = rf"attempt\.(?:n|last\.n\.rest\.{YES}\.tries\.(?P<tries>\d+))"
-"""A regular expression for how a count of attempts begins: of each, or, where requests came at rest, of the last."""
+ATTEMPT = r"attempt\.(?:n|last\.n\.rest\.(?P<rest>.*?)\.tries\.(?P<tries>\d+))"
+"""A regular expression for how a count of attempts begins: of each, or of the last, whose `rest` is `YES` at rest."""
 
 CODE = r"(?P<code>\d+)_(?P<called>[^.]*)"
 """A regular expression for the tag of an outcome: the HTTP status, and how a gRPC call ended (empty: it is none)."""

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator
 
 from segue.core.traffic import ServiceTable
-from segue.routers.envoy.http import Document
+from segue.routers.envoy.documents import Document
 from segue.routers.envoy.marks import marked, noted
 from segue.routers.envoy.names import RouteName
 from segue.routers.envoy.visits import VISIT

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from segue.core.traffic import Preview, ServiceTable
 from segue.routers.envoy import http
-from segue.routers.envoy.http import ADS, Document
+from segue.routers.envoy.documents import ADS, Document, duration
 from segue.routers.envoy.names import RouteName, address, cluster_name
 
 TOKEN = "x-segue-preview"
@@ -40,7 +40,7 @@ def _lead(table: ServiceTable, preview: Preview) -> Document:
         match["headers"] = [{"name": TOKEN, "string_match": {"exact": preview.token}}]
     if preview.revision not in {backend.revision for backend in table.backends}:
         return _answer(table, preview, 503, f"{preview.revision} of {table.service} is not there.") | {"match": match}
-    action = {"cluster": cluster_name(table.service, preview.revision), "timeout": http.duration(table.route.timeout)}
+    action = {"cluster": cluster_name(table.service, preview.revision), "timeout": duration(table.route.timeout)}
     name = str(RouteName(table.service, preview.revision, "preview"))
     return {"name": name, "match": match, "route": action, "request_headers_to_remove": [TOKEN]}
 

@@ -24,6 +24,7 @@ from segue.errors import Refused, RouterLost, RouterRefused, SegueError
 from segue.minding import beside
 from segue.routers.envoy import http, process, sampling, visits
 from segue.routers.envoy.admin import Statistics
+from segue.routers.envoy.documents import Document
 from segue.routers.envoy.ends import draining, ends, pattern
 from segue.routers.envoy.lasting import LastTable, next_epoch
 from segue.routers.envoy.names import address, any_of, cluster_name, statistic
@@ -297,7 +298,7 @@ class EnvoyRouter:
         statuses = json.loads(await self._proxy.admin.get("/listeners?format=json")).get("listener_statuses", [])
         return frozenset(status["name"] for status in statuses)
 
-    def _barrier_address(self, name: str) -> http.Document:
+    def _barrier_address(self, name: str) -> Document:
         if sys.platform == "linux":
             return {"pipe": {"path": f"@segue-{process.base_id(self.folder)}-{name}"}}
         return {"pipe": {"path": str(process.sockets(self.folder) / f"{name}.sock")}}

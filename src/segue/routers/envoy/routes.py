@@ -19,7 +19,8 @@ from segue.core.release import NOTHING
 from segue.core.traffic import Backend, Route, ServiceTable, Traffic
 from segue.routers.envoy import paths, sticky, visits
 from segue.routers.envoy.access_log import written
-from segue.routers.envoy.http import BUFFER, TYPE, Document, duration
+from segue.routers.envoy.documents import TYPE, Document, duration
+from segue.routers.envoy.http import BUFFER
 from segue.routers.envoy.names import ASIDE, SAFE, RouteName, cluster_name, target_name
 
 MILLION = 1_000_000

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 
 from segue.routers.envoy.admin import Admin
-from segue.routers.envoy.http import ATTEMPTS, RESTED
+from segue.routers.envoy.loggers import ATTEMPTS, RESTED
 
 ALL = 100
 PARTS = 1, 2, 5, 10

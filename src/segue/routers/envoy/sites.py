@@ -16,8 +16,8 @@ from typing import Any
 from segue.core.places import ANY, asked_by_name
 from segue.core.traffic import Certificate, Route, ServiceTable
 from segue.errors import RouterRefused
+from segue.routers.envoy.documents import Document
 from segue.routers.envoy.hosts import Tenant
-from segue.routers.envoy.http import Document
 from segue.routers.envoy.names import REDIRECT
 from segue.routers.envoy.routes import Routes, path_match
 

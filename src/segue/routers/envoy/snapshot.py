@@ -38,8 +38,8 @@ from segue.core.traffic import Certificate, RoutingTable, ServiceTable
 from segue.errors import RouterRefused
 from segue.routers.envoy import config, http, preview
 from segue.routers.envoy.config import ServiceDocuments
+from segue.routers.envoy.documents import TYPE, Document
 from segue.routers.envoy.hosts import is_plain, virtual_host
-from segue.routers.envoy.http import Document
 from segue.routers.envoy.listeners import listener, secret, secret_name
 from segue.routers.envoy.newer import FilterChainConfig
 from segue.routers.envoy.routes import Routes
@@ -65,7 +65,7 @@ class Kind(Enum):
     @property
     def url(self) -> str:
         """The type as Envoy names it."""
-        return http.TYPE + str(self.value.DESCRIPTOR.full_name)
+        return TYPE + str(self.value.DESCRIPTOR.full_name)
 
     def pack(self, document: Document) -> Packed:
         """`document` as a resource of this kind."""

@@ -18,7 +18,7 @@ from zlib import crc32
 
 from segue.core.release import Who
 from segue.core.traffic import Route, ServiceTable
-from segue.routers.envoy.http import TYPE, Document
+from segue.routers.envoy.documents import TYPE, Document
 
 DAY = 86400
 """Seconds that a browser keeps the cookie."""

@@ -21,7 +21,8 @@ from segue.core.experiment import Visit
 from segue.core.release import Revision
 from segue.core.traffic import ServiceTable
 from segue.following import rotated, size_of
-from segue.routers.envoy.http import VISITS, YES, Document
+from segue.routers.envoy.documents import Document
+from segue.routers.envoy.loggers import VISITS, YES
 from segue.routers.envoy.marks import copied, marked, noted
 
 VISIT = "visit"
