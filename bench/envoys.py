@@ -33,8 +33,11 @@ WARM = 0.4
 """Seconds under load before what is measured: what was idle meanwhile is slower than what never is."""
 READY_WITHIN = 20
 """Seconds under load in which it is ready at the latest."""
-TURNS, REQUESTS = 8, 2500
-"""How often two are loaded in turn, and with how many requests: a quarter of a second of what this machine does."""
+TURNS, REQUESTS = 32, 2000
+"""How often two are loaded in turn, and with how many requests: a seventh of a second of what this machine does.
+
+Two like each other differ by a tenth in a turn, however long it is: many short ones say more than a few long ones.
+"""
 _RATE = re.compile(r"finished in .*, ([\d.]+) req/s")
 
 
@@ -200,7 +203,7 @@ class Target:
 
         Raises RuntimeError if a request is lost.
         """
-        self._ask(REQUESTS // 5)
+        self._ask(REQUESTS // 4)
         cpu, others = _cpu(self.pid), _waited_for() + sum(map(_cpu, instances))
         seconds = self._ask(REQUESTS)
         used = _cpu(self.pid) - cpu
@@ -216,21 +219,21 @@ class Target:
         return requests / float(_RATE.findall(text)[0])
 
 
-def in_turn(ours: Target, base: Target, instances: Sequence[int]) -> Turns:
+def in_turn(ours: Target, base: Target, instances: Sequence[int], turns: int = TURNS) -> Turns:
     """Both, loaded in turn when warm, each as often first as the other: what else runs then disturbs both alike."""
     ours.warm()
     base.warm()
     pairs = []
-    for turn in range(TURNS):
+    for turn in range(turns):
         order = (ours, base) if turn % 2 else (base, ours)
         used = {one: one.loaded(instances) for one in order}
         pairs.append((used[ours], used[base]))
     return pairs
 
 
-def medians(starts: Iterable[Turns], compare: Callable[[Use, Use], float]) -> list[float]:
-    """The median of `compare` in each start."""
-    return [statistics.median(compare(ours, base) for ours, base in turns) for turns in starts]
+def means(starts: Iterable[Turns], compare: Callable[[Use, Use], float]) -> list[float]:
+    """The geometric mean of `compare` in each start: of ratios it is 1 between two that are alike."""
+    return [statistics.geometric_mean(compare(ours, base) for ours, base in turns) for turns in starts]
 
 
 def _waited_for() -> float:

@@ -26,7 +26,6 @@ import common
 import instructions
 from common import Section
 from envoys import (
-    TURNS,
     WORKERS,
     Document,
     Target,
@@ -37,7 +36,7 @@ from envoys import (
     in_turn,
     instance,
     listening,
-    medians,
+    means,
     running,
     with_tls,
 )
@@ -50,9 +49,10 @@ from segue.routers.envoy.router import EnvoyRouter
 from segue.testing import certificates
 from segue.testing.site import free_port
 
-TIMES, WITH_TARGET = 6, 36
-"""How often everything is started anew, and how often those with a target: where its memory lies favours a process
-for life."""
+TIMES, TURNS = 6, 12
+"""How often everything is started anew, and loaded in turn with its base each time."""
+WITH_TARGET, LONG = 16, 32
+"""The same for those with a target."""
 
 SOON = 0.5
 """Seconds between two looks of a router at how many requests come, here: each waits for one before it is measured."""
@@ -69,12 +69,12 @@ class Row:
     @property
     def ratios(self) -> list[float]:
         """Requests a second ÷ those of the base, in each start."""
-        return medians(self.starts, lambda ours, base: ours.rate / base.rate)
+        return means(self.starts, lambda ours, base: ours.rate / base.rate)
 
     @property
     def ratio(self) -> float:
-        """The mean of them."""
-        return statistics.mean(self.ratios)
+        """The geometric mean of them."""
+        return statistics.geometric_mean(self.ratios)
 
     @property
     def flaws(self) -> list[str]:
@@ -84,9 +84,9 @@ class Row:
 
     def cells(self) -> tuple[object, ...]:
         """The row of the table."""
-        cpu = statistics.mean(medians(self.starts, lambda ours, _: ours.cpu))
-        dearer = statistics.mean(medians(self.starts, lambda ours, base: ours.cpu / base.cpu))
-        whole = statistics.mean(medians(self.starts, lambda ours, base: ours.whole / base.whole))
+        cpu = statistics.mean(means(self.starts, lambda ours, _: ours.cpu))
+        dearer = statistics.mean(means(self.starts, lambda ours, base: ours.cpu / base.cpu))
+        whole = statistics.mean(means(self.starts, lambda ours, base: ours.whole / base.whole))
         error = statistics.stdev(self.ratios) / sqrt(len(self.ratios))
         rates = f"{self.ratio:.3f} × ± {error:.3f}", f"{min(self.ratios):.2f}–{max(self.ratios):.2f}"
         verdict = "" if self.target is None else "MISSED" if self.flaws else f"met (≥ {self.target})"
@@ -127,14 +127,16 @@ def _instances() -> Iterator[tuple[Places, list[int]]]:
 
 async def _measured(folder: Path, certificate: Certificate) -> list[Row]:
     features = every_feature(certificate)
+    few = {feature.name for feature in features if feature.target is None}
     starts: dict[str, list[Turns]] = defaultdict(list)
     for time in range(WITH_TARGET):
-        asked = features if time < TIMES else [feature for feature in features if feature.target is not None]
+        asked = [feature for feature in features if time < TIMES or feature.name not in few]
         async with AsyncExitStack() as stack:
             places, pids = stack.enter_context(_instances())
             rows = await _rows(stack, folder / str(time), places, asked, certificate)
             for name, (target, base) in rows.items():
-                starts[name].append(await asyncio.to_thread(in_turn, target, base, pids))
+                turns = TURNS if name in few else LONG
+                starts[name].append(await asyncio.to_thread(in_turn, target, base, pids, turns))
     bounds = {feature.name: feature.target for feature in features}
     return [Row(name, bounds.get(name), each) for name, each in starts.items()]
 
@@ -219,14 +221,14 @@ def _text(rows: Sequence[Row]) -> str:
     rates = "requests a second ÷ base", "least–most of a start"
     head = ("what", *rates, "Envoy's CPU for one", "÷ base", "all CPU for one ÷ base", "")
     table = common.table(head, (row.cells() for row in rows))
-    return TEXT.format(turns=TURNS, times=TIMES, more=WITH_TARGET, table=table)
+    return TEXT.format(turns=TURNS, times=TIMES, long=LONG, more=WITH_TARGET, table=table)
 
 
 TEXT = """\
-h2load with 64 connections over HTTP/1.1; each row and its base, a bare Envoy, in turn for a quarter of a second when
-warm, {turns} times; the median of these. Then everything is started anew: {times} times, {more} times what has a
-target and what no Segue is in; the mean of all starts, and its error. Target: at least 0.95 of the base's requests a
-second while one version serves.
+h2load with 64 connections over HTTP/1.1; each row and its base, a bare Envoy, in turn for a seventh of a second when
+warm, {turns} times, and everything started anew {times} times; what has a target, and what no Segue is in, {long}
+times in each of {more} starts. The geometric mean of all, and its error by what the starts differ. Target: at least
+0.95 of the base's requests a second while one version serves.
 
 {table}
 

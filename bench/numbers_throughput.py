@@ -2,8 +2,8 @@
 
 Both have the same number of workers and the same instances, and are loaded in turn when warm, Segue's once it has
 noticed that very many requests come (`segue.routers.envoy.sampling`). The instances are Envoys that answer at once,
-so that the one before them is what is measured. All of them are started anew each time: where its memory lies
-favours an Envoy for life, by up to a tenth. What each part of it costs: `features.py`.
+so that the one before them is what is measured. All of them are started anew each time, lest where its memory lies
+favour one of them throughout. What each part of it costs: `features.py`.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import common
-from envoys import Target, Turns, bare, counts_few, in_turn, instance, medians, running
+from envoys import Target, Turns, bare, counts_few, in_turn, instance, means, running
 from numbers_table import RUNS, Number
 
 from segue.testing.site import as_user, free_port
 
-STARTS = 3 * RUNS
+STARTS = 2 * RUNS
 
 
 def throughput() -> Iterator[Number]:
     """The ratio of requests a second, and of Envoy's own CPU for one request."""
     common.progress("throughput …")
     starts = [_started() for _ in range(STARTS)]
-    ratios = medians(starts, lambda ours, theirs: ours.rate / theirs.rate)
-    rates = medians(starts, lambda ours, _: ours.rate)
-    dearer = medians(starts, lambda ours, theirs: ours.cpu / theirs.cpu)
-    cpu = medians(starts, lambda _, theirs: theirs.cpu)
+    ratios = means(starts, lambda ours, theirs: ours.rate / theirs.rate)
+    rates = means(starts, lambda ours, _: ours.rate)
+    dearer = means(starts, lambda ours, theirs: ours.cpu / theirs.cpu)
+    cpu = means(starts, lambda _, theirs: theirs.cpu)
     yield Number("throughput through Segue's Envoy ÷ a bare Envoy", "×", ratios, 0.95, at_least=True)
     yield Number("  requests a second through Segue's Envoy", "/s", rates, at_least=True)
     yield Number("  CPU of Envoy for one request, Segue's ÷ bare", "×", dearer)
