@@ -57,7 +57,7 @@ bench-verdicts: $(READY)  ## verdicts under real load beside the simulation's, a
 bench-shield: $(READY) tools  ## versions on trial, full size; writes docs/measured/shield.md
 	$(BIN)/python bench/shield.py
 
-bench-listener: $(READY) tools  ## what a listener carries and costs, half an hour; writes docs/measured/listener.md
+bench-listener: $(READY) tools  ## what a listener carries and costs, forty minutes; writes docs/measured/listener.md
 	$(BIN)/python bench/listener.py
 
 bench-scale: $(READY)  ## a thousand services, a hundred rollouts at once, a year: a quarter of an hour; writes docs/measured/scale.md
