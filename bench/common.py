@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from segue import __version__
+from segue.routers.envoy.process import binary
 from segue.testing.site import Segue, Shop, kill, leftovers
 
 ROOT = Path(__file__).parent.parent
@@ -100,6 +102,14 @@ def shop() -> Iterator[Shop]:
     finally:
         kill(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def stand_in(folder: Path, script: str, **values: object) -> Path:
+    """A program in `folder` that is to be run as Envoy: a shell's `script`, with these values and ``{envoy}``."""
+    program = folder / "envoy"
+    program.write_text(script.format(envoy=shlex.quote(str(binary())), **values))
+    program.chmod(0o755)
+    return program
 
 
 @dataclass(frozen=True)

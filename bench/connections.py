@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -29,7 +28,6 @@ from envoys import WORKERS, bare, listening, running, with_tls
 from features_tables import steady
 
 from segue.core.traffic import Certificate, RoutingTable, Tls
-from segue.routers.envoy.process import binary
 from segue.routers.envoy.router import EnvoyRouter
 from segue.testing import certificates
 from segue.testing.crowd import Crowd, Seen
@@ -274,9 +272,7 @@ def _lifted() -> Iterator[None]:
     Of those who are here few ask at a time, so they need no second descriptor each.
     """
     with tempfile.TemporaryDirectory(prefix="sg-") as folder:
-        envoy = Path(folder) / "envoy"
-        envoy.write_text(LIFTED.format(most=WANTED + OTHERS // 2, envoy=shlex.quote(str(binary()))))
-        envoy.chmod(0o755)
+        envoy = common.stand_in(Path(folder), LIFTED, most=WANTED + OTHERS // 2)
         with patch.dict(os.environ, SEGUE_ENVOY=str(envoy)):
             yield
 

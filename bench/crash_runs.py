@@ -19,7 +19,6 @@ import common
 from crash_blow import Blow
 from crash_expected import EXPECTED, how_it_ended, what_is_left
 
-from segue.routers.envoy.process import binary
 from segue.testing.cast import Victim
 from segue.testing.kills import End, Gap, Stage
 
@@ -155,10 +154,7 @@ exec {envoy} "$@"
 def a_stage(*, users: bool) -> Iterator[Stage]:
     """A shop of its own in which a first version serves; `users`: under load."""
     with common.shop() as shop:
-        envoy = shop.segue.home.parent / "envoy"
-        envoy.write_text(SOON.format(envoy=binary()))
-        envoy.chmod(0o755)
-        shop.segue.environment["SEGUE_ENVOY"] = str(envoy)
+        shop.segue.environment["SEGUE_ENVOY"] = str(common.stand_in(shop.segue.home.parent, SOON))
         stage = Stage(shop.segue, shop, Random(), RATE)
         try:
             stage.launch()

@@ -36,7 +36,7 @@ READY_WITHIN = 20
 TURNS, REQUESTS = 32, 2000
 """How often two are loaded in turn, and with how many requests: a seventh of a second of what this machine does.
 
-Two like each other differ by a tenth in a turn, however long it is: many short ones say more than a few long ones.
+Two that are alike differ from turn to turn, and no less in long ones: many short ones say more than a few long ones.
 """
 _RATE = re.compile(r"finished in .*, ([\d.]+) req/s")
 

@@ -26,6 +26,7 @@ import common
 import instructions
 from common import Section
 from envoys import (
+    TURNS,
     WORKERS,
     Document,
     Target,
@@ -49,10 +50,10 @@ from segue.routers.envoy.router import EnvoyRouter
 from segue.testing import certificates
 from segue.testing.site import free_port
 
-TIMES, TURNS = 6, 12
+TIMES, SHORT = 6, 12
 """How often everything is started anew, and loaded in turn with its base each time."""
-WITH_TARGET, LONG = 16, 32
-"""The same for those with a target."""
+WITH_TARGET = 16
+"""How often those with a target are, and loaded `TURNS` times each."""
 
 SOON = 0.5
 """Seconds between two looks of a router at how many requests come, here: each waits for one before it is measured."""
@@ -135,7 +136,7 @@ async def _measured(folder: Path, certificate: Certificate) -> list[Row]:
             places, pids = stack.enter_context(_instances())
             rows = await _rows(stack, folder / str(time), places, asked, certificate)
             for name, (target, base) in rows.items():
-                turns = TURNS if name in few else LONG
+                turns = SHORT if name in few else TURNS
                 starts[name].append(await asyncio.to_thread(in_turn, target, base, pids, turns))
     bounds = {feature.name: feature.target for feature in features}
     return [Row(name, bounds.get(name), each) for name, each in starts.items()]
@@ -221,7 +222,7 @@ def _text(rows: Sequence[Row]) -> str:
     rates = "requests a second ÷ base", "least–most of a start"
     head = ("what", *rates, "Envoy's CPU for one", "÷ base", "all CPU for one ÷ base", "")
     table = common.table(head, (row.cells() for row in rows))
-    return TEXT.format(turns=TURNS, times=TIMES, long=LONG, more=WITH_TARGET, table=table)
+    return TEXT.format(turns=SHORT, times=TIMES, long=TURNS, more=WITH_TARGET, table=table)
 
 
 TEXT = """\

@@ -20,11 +20,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import common
 import psutil
 
 from segue.cli.client import Absent, Broken
 from segue.errors import SegueError
-from segue.routers.envoy.process import binary
 from segue.testing import trial
 from segue.testing.cast import Cast
 from segue.testing.moments import until
@@ -239,9 +239,7 @@ def _faked(root: Path, clock: Path) -> dict[str, str]:
     source, library = root / "clock.c", root / "clock.so"
     source.write_text(_CLOCK)
     subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, source], check=True)
-    envoy = root / "envoy"
-    envoy.write_text(f'#!/bin/sh\nunset LD_PRELOAD\nexec {binary()} "$@"\n')
-    envoy.chmod(0o755)
+    envoy = common.stand_in(root, '#!/bin/sh\nunset LD_PRELOAD\nexec {envoy} "$@"\n')
     return {"SEGUE_ENVOY": str(envoy), "LD_PRELOAD": str(library), "SOAK_CLOCK": str(clock)}
 
 

@@ -103,7 +103,8 @@ def test_a_version_on_trial_is_reached_only_where_the_old_one_is_and_a_new_place
     assert {get(service, "new").status_code for _ in range(50)} == {404}
     assert users.finish().lost == ()
     service.ask("/v1/services/replaced/promote", "POST", {"full": True})
-    deploy.communicate(timeout=60)
+    said, _ = deploy.communicate(timeout=60)
+    assert deploy.returncode == 0, said
     assert eventually(lambda: get(service, "new").headers.get("x-version")) == "v2"
     assert get(service, "old").status_code == 404
 

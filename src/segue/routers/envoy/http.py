@@ -38,7 +38,6 @@ def manager(listen: str, routes: Document, *, counted: bool = True) -> Document:
     may be a service's later, whose books are compared with all that came there.
     """
     end = [_COUNTING, _router()] if counted else [_router()]
-    logs = [loggers.requests(listen), loggers.last_attempts(), loggers.websockets(), *loggers.files()]
     return {
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
@@ -48,7 +47,7 @@ def manager(listen: str, routes: Document, *, counted: bool = True) -> Document:
             **EDGE,
             "http_filters": [_MARK, _BUFFER, *end],
             "upgrade_configs": [{"upgrade_type": "websocket", "filters": [_MARK, _GOODBYES, *end]}],
-            "access_log": logs if counted else [],
+            "access_log": loggers.of_requests(listen) if counted else [],
         },
     }
 

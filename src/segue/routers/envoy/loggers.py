@@ -15,7 +15,12 @@ def attempts() -> Document:
     return {**_counted("attempt"), "filter": _SOME}
 
 
-def last_attempts() -> Document:
+def of_requests(listen: str) -> list[Document]:
+    """What is written when a request to the listener at `listen` ends."""
+    return [_account(listen), _last_attempts(), _websockets(), *_files()]
+
+
+def _last_attempts() -> Document:
     """One sample per request when it ends: its last attempt, and which one that was.
 
     For requests that came at rest, and for those whose attempt was cancelled: the log of attempts does not say that.
@@ -38,14 +43,14 @@ def _counted(prefix: str, *marks: tuple[str, str]) -> Document:
     return _stats_logger({"stat_prefix": prefix, "counters": [counted], "histograms": [timed]})
 
 
-def requests(listen: str) -> Document:
+def _account(listen: str) -> Document:
     """One count per user's request when it ends: the account."""
     tag = _tag(("listen", listen.replace("%", "%%")), _ROUTE, _VERSION, _CODE, _FLAGS)
     counted = {"stat": {"name": "n", "tags": [tag]}, "value_fixed": 1}
     return _stats_logger({"stat_prefix": "request", "counters": [counted]})
 
 
-def websockets() -> Document:
+def _websockets() -> Document:
     """One count per WebSocket when it ends, by its instance: the log of attempts does not know of goodbyes."""
     tag = _tag(_INSTANCE, ("flags", f"%RESPONSE_FLAGS%{NOTED}"))
     counted = {"stat": {"name": "websocket", "tags": [tag]}, "value_fixed": 1}
@@ -53,7 +58,7 @@ def websockets() -> Document:
     return {**logger, "filter": _marked(OPENED, {"bool_match": True})}
 
 
-def files() -> list[Document]:
+def _files() -> list[Document]:
     """What may be written of each request into the files, if it is marked."""
     return [_file("written", ACCESS_LOG, _LINE), _file("visit", VISITS, _VISIT)]
 

@@ -21,7 +21,7 @@ from segue.routers.envoy import paths, sticky, visits
 from segue.routers.envoy.access_log import written
 from segue.routers.envoy.documents import TYPE, Document, duration
 from segue.routers.envoy.http import BUFFER
-from segue.routers.envoy.names import ASIDE, SAFE, RouteName, cluster_name, target_name
+from segue.routers.envoy.names import ASIDE, RouteName, cluster_name, target_name
 
 MILLION = 1_000_000
 BODY_BUFFER = 4 * 1024 * 1024
@@ -178,25 +178,32 @@ def _kinds(table: ServiceTable, backend: Backend, match: Document) -> list[Docum
     """
     ends = (end for other in table.backends if other is not backend for end in other.endpoints)
     others = any(end.state is Traffic.READY for end in ends)
+    safe = _by(_SAFE_METHODS, match)
     if others and table.route.shield and backend.revision == table.trial:
         other = {"retry_policy": _retry(NEVER_REACHED, 1, elsewhere_after=1)}
         return [
-            _route(table, backend, "safe", match, _shield(table.patience)),
+            _route(table, backend, "safe", safe, _shield(table.patience)),
             _route(table, backend, "other", match, other),
         ]
     elsewhere = 2 if others else None
     every = _route(table, backend, "all", match, {"retry_policy": _retry(NEVER_REACHED, 2, elsewhere)})
     if not table.route.shield:
         return [every]
-    read = _route(table, backend, "read", match, {"retry_policy": _retry(DIED, 2, elsewhere)})
-    return [read, every] if others else [_of_get(read), read, every]
+    died = {"retry_policy": _retry(DIED, 2, elsewhere)}
+    # Most requests are a GET, and a word costs less than an expression.
+    reads = [safe] if others else [_by(_GET, match), safe]
+    return [*(_route(table, backend, "read", each, died) for each in reads), every]
+
+
+def _by(method: Document, match: Document) -> Document:
+    """`match` for those of its requests that have this method."""
+    return {**match, "headers": [method, *match.get("headers", ())]}
 
 
 def _route(table: ServiceTable, backend: Backend, kind: str, match: Document, policy: Document) -> Document:
-    headers = [*([_SAFE_METHODS] if kind in SAFE else []), *match.get("headers", ())]
     return {
         "name": str(RouteName(table.service, backend.revision, kind)),
-        "match": {**path_match(table.route), **match, **({"headers": headers} if headers else {})},
+        "match": {**path_match(table.route), **match},
         "request_body_buffer_limit": str(BODY_BUFFER),
         "route": {
             "cluster": _destination(table, backend),
@@ -205,11 +212,6 @@ def _route(table: ServiceTable, backend: Backend, kind: str, match: Document, po
             **policy,
         },
     }
-
-
-def _of_get(route: Document) -> Document:
-    """`route`, which is for all safe methods, for that of most requests: a word costs less than an expression."""
-    return {**route, "match": {**route["match"], "headers": [_GET, *route["match"]["headers"][1:]]}}
 
 
 def _destination(table: ServiceTable, backend: Backend) -> str:
